@@ -1,0 +1,5 @@
+"""`python -m audiossm` is the `audiossm` program."""
+
+from audiossm.cli import main
+
+main()
