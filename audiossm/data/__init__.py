@@ -1,1 +1,15 @@
+"""Recordings on disk -> arrays: the clips of a folder, their samples, and spoken words without recordings."""
 
+from audiossm.data.audio import ClipArray, LoadReport, load_clips, read_audio, resample
+from audiossm.data.folder import Clip, find_clips, which_split
+
+__all__ = [
+    "Clip",
+    "ClipArray",
+    "LoadReport",
+    "find_clips",
+    "load_clips",
+    "read_audio",
+    "resample",
+    "which_split",
+]

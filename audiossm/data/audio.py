@@ -1,0 +1,158 @@
+"""Audio files -> NumPy arrays: one file, or all clips of a data set at one rate and length in one array."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from rich.console import Console
+from rich.progress import track
+
+from audiossm.data.folder import Clip
+
+FULL_SCALE = (
+    32768.0  # int16 of a full-scale sample; soundfile divides by the same, so 16-bit files stay exact
+)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What had to be done to the clips to bring them into one array: each field counts clips."""
+
+    clips: int
+    padded: int  # shorter than asked: zeros at the end
+    cropped: int  # longer than asked: the middle is kept
+    resampled: int  # another sampling rate
+    downmixed: int  # several channels: their mean
+    clipped: int  # peaks beyond full scale, limited to it
+
+    def lines(self) -> list[str]:
+        """Say it in words, one line for each thing that was done to any clip."""
+        done = {
+            "shorter than asked: padded with zeros at the end": self.padded,
+            "longer than asked: cropped to the middle": self.cropped,
+            "at another sampling rate: resampled": self.resampled,
+            "with several channels: the channels' mean taken": self.downmixed,
+            "with peaks beyond full scale: limited": self.clipped,
+        }
+        return [f"{count} of {self.clips} clips {what}" for what, count in done.items() if count]
+
+
+@dataclass(frozen=True)
+class ClipArray:
+    """Clips in memory, n of them, all at one rate and of one length."""
+
+    audio: np.ndarray  # (n, samples) int16: 105,000 one-second clips at 16 kHz are 3.4 GB
+    targets: np.ndarray  # (n,) int64: the place of each clip's label in `labels`
+    labels: list[str]
+    rate: int  # Hz
+    clips: list[Clip]
+    report: LoadReport
+
+    def __len__(self) -> int:
+        return len(self.audio)
+
+    def samples(self, rows: slice | Sequence[int] | np.ndarray) -> np.ndarray:
+        """Give some clips as float32 (rows, samples) in [-1, 1]."""
+        return self.audio[rows].astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def read_audio(path: str | os.PathLike, rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Read a file as float32 (n,), full scale 1, with its rate in Hz; several channels give their mean.
+
+    rate: resample to this rate in Hz if the file's own differs (band-limited); None keeps the file's.
+
+    Raises FileNotFoundError, or ValueError where the file is not audio, is empty or holds NaN or infinity.
+    """
+    samples, file_rate = _read_channels(path)
+    mono = samples.mean(axis=1)
+    if rate is None or rate == file_rate:
+        return mono, file_rate
+    return resample(mono, file_rate, rate), rate
+
+
+def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """Resample float32 (n,) from `rate` to `new_rate` Hz, band-limited and without delay (soxr)."""
+    if rate == new_rate:
+        return samples
+    import soxr
+
+    return soxr.resample(samples, rate, new_rate)
+
+
+def load_clips(
+    clips: Sequence[Clip],
+    rate: int,
+    seconds: float,
+    labels: Sequence[str] | None = None,
+    progress: bool = True,
+) -> ClipArray:
+    """Decode all clips once into one array at `rate` Hz, each `seconds` long.
+
+    A shorter clip is padded with zeros at its end, a longer one cropped to its middle; the report says so.
+    labels: the classes in the model's order (a label beyond them is an error); None takes the clips', sorted.
+    progress: show a bar on stderr where that is a terminal.
+    """
+    if not clips:
+        raise ValueError("no clips to load")
+    if rate <= 0 or round(rate * seconds) < 1:
+        raise ValueError(f"clips of {seconds} s at {rate} Hz hold no sample: ask for more of either")
+    names = sorted({clip.label for clip in clips}) if labels is None else list(labels)
+    place = {name: i for i, name in enumerate(names)}
+    unknown = sorted({clip.label for clip in clips} - set(place))
+    if unknown:
+        raise ValueError(f"clips are labelled {', '.join(unknown)}, but the classes are {', '.join(names)}")
+
+    audio = np.zeros((len(clips), round(rate * seconds)), dtype=np.int16)
+    done = np.zeros((len(clips), 5), dtype=bool)  # the fields of LoadReport after `clips`
+
+    def load(i: int) -> None:
+        done[i] = _load_into(audio[i], clips[i].path, rate)
+
+    # Threads are enough: libsndfile and soxr work outside Python's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for _ in track(
+                pool.map(load, range(len(clips))),
+                "reading clips",
+                total=len(clips),
+                console=Console(stderr=True),
+                transient=True,
+                disable=not progress,
+            ):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # one bad file: do not read the other hundred thousand first
+            raise
+    targets = np.array([place[clip.label] for clip in clips], dtype=np.int64)
+    counts = (int(count) for count in done.sum(axis=0))
+    return ClipArray(audio, targets, names, rate, list(clips), LoadReport(len(clips), *counts))
+
+
+def _read_channels(path: str | os.PathLike) -> tuple[np.ndarray, int]:
+    """Read float32 (n, channels) and the rate, or say in one line why not."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no audio file at {path}")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} cannot be read as audio: {error.error_string}") from None
+    if not len(samples):
+        raise ValueError(f"{path} is empty: it holds no samples")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path} holds NaN or infinite samples")
+    return samples, rate
+
+
+def _load_into(row: np.ndarray, path: Path, rate: int) -> tuple[bool, ...]:
+    """Fill one row of int16 (samples,) from a file; say (padded, cropped, resampled, downmixed, clipped)."""
+    samples, file_rate = _read_channels(path)
+    mono = resample(samples.mean(axis=1), file_rate, rate)
+    spare = len(mono) - len(row)
+    if spare > 0:
+        mono = mono[spare // 2 :][: len(row)]
+    row[: len(mono)] = np.clip(np.rint(mono * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
+    return spare < 0, spare > 0, file_rate != rate, samples.shape[1] > 1, bool(np.abs(mono).max() > 1)
