@@ -1,0 +1,50 @@
+"""The one law: every sequence module is called `y, state = module(u, state, rate)` and may be cut anywhere.
+
+Running the pieces of u one after another with the state handed on gives what one call on the whole gives (in eval mode).
+A state is a flat dict of named tensors whose size does not depend on time; None is the zero state, and zero means empty.
+
+Glossary: B batch, L length, H channels, N state, T frame.
+"""
+
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+class Mixer(nn.Module):
+    """Base of everything that obeys the law: mixers, blocks, stacks, encoders and whole models.
+
+    A subclass implements `forward(u, state=None, rate=None) -> (y, state)` and `initial_state(batch)`.
+
+    Attributes:
+        streamable: False for a module that needs the future (a bidirectional one); export refuses it.
+        any_rate: whether `rate`, the rate in Hz of the module's own input, may differ from the native one.
+    """
+
+    streamable = True
+    any_rate = False
+
+    def initial_state(self, batch: int) -> State:
+        """Return the zero state for `batch` sequences."""
+        raise NotImplementedError
+
+    def refuse_rate(self, rate: int | None) -> None:
+        """Raise ValueError for a rate, in modules that do not live in audio time."""
+        if rate is not None:
+            raise ValueError(f"{type(self).__name__} has no sampling rate: it runs on the clock of its input")
+
+
+def part(state: State, prefix: str) -> State:
+    """Return the entries of a flat state below `prefix.`, without the prefix."""
+    return {name[len(prefix) + 1 :]: value for name, value in state.items() if name.startswith(prefix + ".")}
+
+
+def whole(parts: dict[str, State]) -> State:
+    """Join states into a flat one: {"a": {"x": t}} becomes {"a.x": t}."""
+    return {f"{prefix}.{name}": value for prefix, state in parts.items() for name, value in state.items()}
+
+
+def slow(parameter: nn.Parameter, lr: float = 0.001) -> nn.Parameter:
+    """Mark an SSM parameter (dt, A, B): its own learning rate and no weight decay (S4, Gu et al. 2022, appendix)."""
+    parameter.ssm_lr = lr  # type: ignore[attr-defined]
+    return parameter

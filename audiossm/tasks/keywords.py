@@ -1,0 +1,85 @@
+"""Keywords: audio at any rate to a probability of each word, 200 times a second."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from audiossm.backbones import Block, ChannelNorm, Stack
+from audiossm.mixers import S4D, Filterbank
+from audiossm.mixers.base import Mixer, State, part, whole
+from audiossm.mixers.filterbank import TICKS_PER_SECOND
+from audiossm.tasks.pooling import FadingMean
+
+
+@dataclass(frozen=True)
+class KeywordConfig:
+    """What a keyword model is built from.
+
+    Attributes:
+        labels: the classes in order; one that begins with "_" is background and never reported.
+        rate: native rate in Hz, that of the training clips.
+        channels, modes: size of the filterbank.
+        d_model, layers, d_state: width, depth and real state dimensions a channel of the S4D stack.
+        dropout: share of channels left out in training.
+        memory: time constant of the pooling at the start, in seconds.
+    """
+
+    labels: tuple[str, ...]
+    rate: int = 16000
+    channels: int = 64
+    modes: int = 4
+    d_model: int = 112
+    layers: int = 6
+    d_state: int = 32
+    dropout: float = 0.1
+    memory: float = 0.5
+
+
+class KeywordModel(Mixer):
+    """Filterbank, S4D stack, fading mean and a linear layer: audio (B, L, 1) to logits (B, T, classes) at each tick.
+
+    What follows the filterbank runs on its 5 ms clock, so that the same weights hear every sampling rate.
+    """
+
+    any_rate = True
+
+    def __init__(self, config: KeywordConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Filterbank(config.channels, config.modes, native_rate=config.rate)
+        self.norm = ChannelNorm(config.channels)
+        self.widen = nn.Linear(config.channels, config.d_model)
+        self.backbone = Stack(
+            Block(
+                S4D(config.d_model, config.d_state, dt_min=0.004, dt_max=0.1),
+                config.d_model,
+                config.dropout,
+            )
+            for _ in range(config.layers)
+        )
+        self.pool = FadingMean(config.d_model, config.memory * TICKS_PER_SECOND)
+        self.head = nn.Linear(config.d_model, len(config.labels))
+
+    def initial_state(self, batch: int, rate: int | None = None) -> State:
+        """Return the zero state for `batch` streams at `rate` Hz."""
+        return whole(
+            {
+                "encoder": self.encoder.initial_state(batch, rate),
+                "backbone": self.backbone.initial_state(batch),
+                "pool": self.pool.initial_state(batch),
+            }
+        )
+
+    def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
+        """Map audio u (B, L, 1) in [-1, 1] at `rate` Hz to logits (B, T, classes) for the T ticks that it completes."""
+        state = state or self.initial_state(u.shape[0], rate)
+        features, encoder = self.encoder(u, part(state, "encoder"), rate=rate)
+        logits, later = self.classify(features, state)
+        return logits, whole({"encoder": encoder}) | later
+
+    def classify(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Map log-power (B, T, channels) to logits (B, T, classes); the encoder's part of the state is not touched."""
+        h = self.widen(self.norm(features))
+        h, backbone = self.backbone(h, part(state, "backbone") if state else None)
+        h, pool = self.pool(h, part(state, "pool") if state else None)
+        return self.head(h), whole({"backbone": backbone, "pool": pool})

@@ -1,0 +1,95 @@
+"""The time-invariant diagonal state space model as a convolution with a state (S4D, Gu et al. 2022, eq. 7).
+
+    x_n = a x_{n-1} + u_n          y_n = 2 Re(c · x_n) + d u_n
+
+with a, c, x complex. The step of the input, dt B, is a factor of c: callers fold it in.
+
+Glossary: B batch, H channels, L length, N complex modes a channel (half the state size that papers count), Q chunk
+length, K chunks. A pair is a complex number on a last axis of 2.
+"""
+
+import torch
+from torch import Tensor
+
+from audiossm.kernels import pairs
+from audiossm.kernels.scan import decay_scan
+
+# One block costs L² products a channel; beyond this length it is cheaper to cut the sequence into chunks.
+LONGEST_BLOCK = 256
+CHUNK = 128
+
+
+def ssm_conv_reference(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute `ssm_conv` as its definition says, one sample after another."""
+    a, x, out = pairs.exp(log_a), state, []
+    for n in range(u.shape[-1]):
+        v = u[..., n]  # (B, H)
+        x = pairs.mul(a, x) + torch.stack((v, torch.zeros_like(v)), -1).unsqueeze(-2)  # (B, H, N, 2)
+        out.append(2 * pairs.mul(c, x)[..., 0].sum(-1) + d * v)
+    return (torch.stack(out, dim=-1) if out else u), x
+
+
+def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a diagonal SSM over a sequence from a state, in block form.
+
+    Inside a chunk the outputs are a lower-triangular Toeplitz matrix times the inputs plus a matrix times the chunk's
+    first state; the chunks' states follow by a short scan with decay a^Q. No (H, N, L) tensor is made. A sequence of a
+    few samples, a frame of an exported model, is one block.
+
+    Args:
+        u: (B, H, L) inputs.
+        log_a: (H, N, 2) logarithm of the decay a; Re < 0.
+        c: (H, N, 2) output weights, input step folded in.
+        d: (H,) skip.
+        state: (B, H, N, 2) x_0.
+
+    Returns:
+        y (B, H, L) and the state x_L (B, H, N, 2).
+    """
+    length = u.shape[-1]
+    if length == 0:
+        return u, state
+    if length <= LONGEST_BLOCK:
+        return _chunks(u, log_a, c, d, state, length)
+    whole = length // CHUNK * CHUNK
+    y, state = _chunks(u[..., :whole], log_a, c, d, state, CHUNK)
+    if whole < length:
+        tail, state = _chunks(u[..., whole:], log_a, c, d, state, length - whole)
+        y = torch.cat((y, tail), dim=-1)
+    return y, state
+
+
+def _chunks(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor, q: int) -> tuple[Tensor, Tensor]:
+    """Run `ssm_conv` over K whole chunks of q samples."""
+    batch, channels, length = u.shape
+    modes, chunks = log_a.shape[1], length // q
+    within, reads, writes = _block(log_a, c, d, q)
+
+    # The channel leads, so that each product is one batched matrix product over (B K) rows.
+    v = u.transpose(0, 1).reshape(channels, batch * chunks, q)
+    x = state.transpose(0, 1)  # (H, B, N, 2)
+    if chunks == 1:
+        starts = x.reshape(channels, batch, 2 * modes)
+        final = pairs.mul(pairs.exp(q * log_a).unsqueeze(1), x) + (v @ writes).reshape(x.shape)
+    else:
+        added = (v @ writes).reshape(channels, batch, chunks, modes, 2).transpose(2, 3)  # (H, B, N, K, 2)
+        ends = decay_scan((q * log_a).unsqueeze(1), added, x)
+        starts = torch.cat((x.unsqueeze(-2), ends[..., :-1, :]), dim=-2)
+        starts = starts.transpose(2, 3).reshape(channels, batch * chunks, 2 * modes)
+        final = ends[..., -1, :]
+    y = v @ within + starts @ reads  # (H, B K, q)
+    return y.reshape(channels, batch, length).transpose(0, 1), final.transpose(0, 1)
+
+
+def _block(log_a: Tensor, c: Tensor, d: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the matrices of a chunk: inputs to outputs (H, q, q), state to outputs (H, 2N, q), inputs to state (H, q, 2N)."""
+    power = pairs.powers(log_a, q + 1)  # (H, N, q + 1, 2)
+    out = 2 * pairs.mul(c.unsqueeze(-2), power)  # 2 c a^t
+    kernel = out[..., :q, 0].sum(1)  # (H, q)
+    time = torch.arange(q, device=c.device)
+    lag = time.unsqueeze(0) - time.unsqueeze(1)
+    within = torch.where(lag >= 0, kernel[:, lag.clamp(min=0)], 0) + d[:, None, None] * (lag == 0)
+    # Re(w x) = Re w Re x - Im w Im x
+    reads = torch.stack((out[..., 1:, 0], -out[..., 1:, 1]), dim=2).flatten(1, 2)  # (H, 2N, q)
+    writes = power[:, :, :q].flip(2).permute(0, 2, 1, 3).flatten(2)  # (H, q, 2N): a^(q-1-s)
+    return within, reads, writes
