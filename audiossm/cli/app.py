@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-# Typer once depended on click and now holds a copy of it; either way BadParameter derives from the usage error.
+# Typer once depended on click and now holds a copy of it; either way BadParameter derives from UsageError.
 UsageError: Any = typer.BadParameter.__bases__[0]
 
 # Packages of the extras: what to install when one of them is missing.
@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help text
             error.show()
         else:
-            say(f"{error.format_message()} See: {context.command_path if context else 'audiossm'} --help")
+            message = error.format_message().strip()
+            stop = "" if message.endswith((".", "?")) else "."
+            say(f"{message}{stop} See: {context.command_path if context else 'audiossm'} --help")
         code = 2
     except typer.Exit as error:
         code = error.exit_code
