@@ -2,6 +2,7 @@
 
 from audiossm.data.audio import ClipArray, LoadReport, load_clips, read_audio, resample
 from audiossm.data.folder import Clip, find_clips, which_split
+from audiossm.data.synth import synthesise
 
 __all__ = [
     "Clip",
@@ -11,5 +12,6 @@ __all__ = [
     "load_clips",
     "read_audio",
     "resample",
+    "synthesise",
     "which_split",
 ]

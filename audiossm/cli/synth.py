@@ -1,0 +1,54 @@
+"""`audiossm synth`: spoken words without recordings."""
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from audiossm.cli.app import app
+
+
+@app.command()
+def synth(
+    words: Annotated[list[str], typer.Argument(help="The words to speak, in English.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to write to.", show_default=False)],
+    clips: Annotated[int, typer.Option(min=1, help="Clips of each word.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same clips.")] = 0,
+    rate: Annotated[int, typer.Option(min=4000, max=192000, help="Sampling rate in Hz.")] = 16000,
+    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Length of a clip.")] = 1.0,
+    background: Annotated[
+        bool,
+        typer.Option(
+            " /--no-background",
+            help="Leave out `_silence_` and `_other_` (other words).",
+            show_default=False,
+        ),
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object.", show_default=False)
+    ] = False,
+) -> None:
+    """Speak words in many synthetic voices, as a data folder to train on.
+
+    Writes a folder per word in the layout of Speech Commands and a manifest.csv.
+    Needs espeak-ng: `pip install 'audiossm[synth]'`.
+
+    Example: `audiossm synth yes no stop --out data/`
+    """
+    from audiossm.data import synthesise
+
+    start = time.perf_counter()
+    made = synthesise(words, out, clips, seed, rate, seconds, background)
+    took = time.perf_counter() - start
+    labels, splits = Counter(clip.label for clip in made), Counter(clip.split for clip in made)
+    speakers = len({clip.speaker for clip in made if clip.label != "_silence_"})
+    if as_json:
+        report = {"out": str(out), "clips": len(made), "labels": labels, "splits": splits}
+        print(json.dumps(report | {"speakers": speakers, "rate": rate, "seconds": round(took, 2)}))
+        return
+    parts = ", ".join(f"{count} {split}" for split, count in splits.items())
+    print(f"{len(made)} clips of {', '.join(labels)} in {out} ({took:.1f} s)")
+    print(f"{speakers} voices; {parts}; no voice is in two splits")

@@ -1,0 +1,137 @@
+"""espeak-ng in a process of its own: text in, samples out.
+
+espeak-ng keeps state between words that cannot be reset (the phase of the voice, its random numbers), and it
+is not thread safe. A fresh process a run makes the sound a function of the requests alone. This file is both
+sides: the class is the caller's, `_serve` runs in the process, started by path so that it needs only Python.
+"""
+
+import ctypes
+import json
+import os
+import struct
+import subprocess
+import sys
+
+# Parameters of espeak_SetParameter, in the order in which a request gives them.
+SPEED, VOLUME, PITCH, PITCH_RANGE = 1, 2, 3, 4
+# espeak_Initialize: call back before espeak_Synth returns; report an error where it would end the process.
+SYNCHRONOUS, DO_NOT_EXIT = 2, 0x8000
+UTF8 = 1
+
+
+class Espeak:
+    """A running espeak-ng. Use it in a `with` block.
+
+    rate: Hz of what it speaks (22,050).
+    variants: the names of its voices' variants (timbres), sorted.
+    """
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        data = espeakng_loader.get_data_path()
+        self.variants = sorted(os.listdir(os.path.join(data, "voices", "!v")))
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", __file__, espeakng_loader.get_library_path(), os.path.dirname(data)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.rate = struct.unpack("<i", self._read(4, "starting"))[0]
+        if self.rate <= 0:
+            self.close()
+            raise RuntimeError(f"espeak-ng finds no voices in {data}: reinstall espeakng-loader")
+
+    def say(
+        self,
+        text: str,
+        voice: str,
+        speed: int = 160,
+        volume: int = 80,
+        pitch: int = 50,
+        pitch_range: int = 50,
+    ) -> bytes:
+        """Speak `text`; give int16 samples, native byte order, with silence around them.
+
+        voice: a language and a variant, such as 'en-us+f3'.
+        speed: words a minute, 80 to 450. pitch, pitch_range: 0 to 99.
+        volume: 0 to 100, where loud variants clip.
+        """
+        request = {"text": text, "voice": voice, "parameters": [speed, volume, pitch, pitch_range]}
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise RuntimeError(f"espeak-ng stopped before speaking {text!r}") from None
+        size = struct.unpack("<i", self._read(4, f"speaking {text!r}"))[0]
+        if size < 0:
+            raise RuntimeError(f"espeak-ng cannot speak {text!r} with the voice {voice!r}")
+        return self._read(size, f"speaking {text!r}")
+
+    def close(self) -> None:
+        """End the process: it stops where its input does."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def __enter__(self) -> "Espeak":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, size: int, doing: str) -> bytes:
+        assert self._process.stdout is not None
+        read = self._process.stdout.read(size)
+        if len(read) < size:
+            raise RuntimeError(f"espeak-ng stopped while {doing}")
+        return read
+
+
+def _serve(library: str, data_home: str) -> None:
+    """Answer requests, a JSON line each, with a byte count and int16 samples; -1 where espeak refuses."""
+    espeak = ctypes.CDLL(library)
+    espeak.espeak_Initialize.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
+    espeak.espeak_Synth.argtypes = [
+        ctypes.c_char_p,  # text
+        ctypes.c_size_t,  # its size with the closing zero
+        ctypes.c_uint,  # position
+        ctypes.c_int,  # type of position
+        ctypes.c_uint,  # end position
+        ctypes.c_uint,  # flags
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ]
+    answers = sys.stdout.buffer
+    spoken = bytearray()
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    def take(samples: int | None, count: int, events: int | None) -> int:
+        if samples and count > 0:
+            spoken.extend(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    answers.write(
+        struct.pack("<i", espeak.espeak_Initialize(SYNCHRONOUS, 0, data_home.encode(), DO_NOT_EXIT))
+    )
+    answers.flush()
+    espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it starts from the clock: breathy voices would differ
+    espeak.espeak_SetSynthCallback(take)
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        spoken.clear()
+        failed = espeak.espeak_SetVoiceByName(request["voice"].encode())
+        for parameter, value in zip(
+            (SPEED, VOLUME, PITCH, PITCH_RANGE), request["parameters"], strict=True
+        ):  # after the voice, which sets its own
+            espeak.espeak_SetParameter(parameter, value, 0)
+        text = request["text"].encode()
+        failed = failed or espeak.espeak_Synth(text, len(text) + 1, 0, 1, 0, UTF8, None, None)
+        answers.write(struct.pack("<i", -1 if failed else len(spoken)) + (b"" if failed else spoken))
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])

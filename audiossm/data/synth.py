@@ -1,0 +1,262 @@
+"""Spoken words without recordings: espeak-ng's many voices, with noise, in Speech Commands' layout."""
+
+import csv
+import os
+import shutil
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count, cycle
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from rich.console import Console
+from rich.progress import track
+
+from audiossm.data.audio import resample
+from audiossm.data.espeak import Espeak
+from audiossm.data.folder import MANIFEST, Clip, which_split
+
+# espeak-ng's English voices, but for the one that reads the Shavian alphabet.
+VOICES = (
+    "en",
+    "en-029",
+    "en-gb-scotland",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+    "en-gb-x-rp",
+    "en-us",
+    "en-us-nyc",
+)
+# Common words, short and long, none of which sounds like another word: what `_other_` says.
+OTHER_WORDS = (
+    *("after", "again", "animal", "answer", "bed", "because", "better", "bird", "box", "bring", "brother"),
+    *("cat", "chair", "children", "cold", "dog", "drink", "every", "family", "finger", "fish", "friend"),
+    *("garden", "girl", "good", "happy", "help", "house", "jump", "keep", "little", "long", "make", "milk"),
+    *("money", "much", "music", "never", "number", "open", "orange", "paper", "people", "river", "simple"),
+    *("summer", "table", "think", "water", "window", "yellow"),
+)
+SILENCE, OTHER = "_silence_", "_other_"
+FASTEST = 450  # words a minute: espeak-ng's own limit
+
+COLUMNS = ["path", "label", "speaker", "split"]
+PARTING = ("", "!", "?", ",")  # the sentence's end moves the melody of the word
+
+
+def synthesise(
+    words: Sequence[str],
+    out: str | os.PathLike,
+    clips_per_word: int = 100,
+    seed: int = 0,
+    rate: int = 16000,
+    seconds: float = 1.0,
+    background: bool = True,
+    noise: bool = True,
+    progress: bool = True,
+) -> list[Clip]:
+    """Speak each word many times into out/<word>/<speaker>_nohash_<n>.wav and give the list of the clips.
+
+    A speaker is a voice of espeak-ng with a variant (a timbre). A variant speaks in one split only, so that
+    val and test hold timbres that training never heard; the names of the speakers hash to their splits as
+    Speech Commands' do. From three clips a word on, each word is in each split. The same arguments give the
+    same bytes.
+
+    words: what to say, also the labels; `out`: a folder, new or without any of these words.
+    rate: Hz. seconds: length of a clip; a word that does not fit is spoken faster, and refused if that fails.
+    background: also write `_silence_` (noise, or next to nothing) and `_other_` (other words).
+    noise: mix noise into the words, at 5 to 40 dB below them.
+    progress: show a bar on stderr where that is a terminal.
+    """
+    _check(words, clips_per_word, rate, seconds)
+    out = Path(out)
+    labels = [*words, *((SILENCE, OTHER) if background else ())]
+    _check_out(out, labels)
+    with_manifest = _wants_manifest(out)
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".synth-", dir=out))  # find_clips passes over names with a dot
+    try:
+        clips = []
+        taken: Counter[tuple[str, str]] = Counter()
+        asked = {word.casefold() for word in words}
+        other_words = [word for word in OTHER_WORDS if word not in asked]
+        rng = np.random.default_rng(seed)
+        with Espeak() as espeak:
+            speakers = _speakers(espeak.variants)
+            jobs = [job for label in labels for job in _jobs(label, clips_per_word, speakers, rng)]
+            for label, number, split, speaker, voice in track(
+                jobs, "speaking", console=Console(stderr=True), transient=True, disable=not progress
+            ):
+                if label == SILENCE:
+                    samples = _silence(round(rate * seconds), rng)
+                else:
+                    word = other_words[number % len(other_words)] if label == OTHER else label
+                    samples = _spoken(espeak, word, voice, rate, seconds, noise, rng)
+                file = Path(label, f"{speaker}_nohash_{taken[label, speaker]}.wav")
+                taken[label, speaker] += 1
+                clips.append(Clip(out / file, label, speaker, split))
+                (beside / label).mkdir(exist_ok=True)
+                soundfile.write(beside / file, samples, rate, subtype="PCM_16")
+        for label in labels:
+            os.rename(beside / label, out / label)
+        if with_manifest:
+            _add_to_manifest(out, beside, clips)
+    except BaseException:
+        shutil.rmtree(out if is_new else beside, ignore_errors=True)
+        raise
+    shutil.rmtree(beside)
+    return clips
+
+
+def _check(words: Sequence[str], clips_per_word: int, rate: int, seconds: float) -> None:
+    """Refuse what cannot be spoken or written, before any work."""
+    if not words:
+        raise ValueError("no words to speak: name at least one")
+    for word in words:
+        latin = all(c in " '-" or c.isdigit() or unicodedata.name(c, "").startswith("LATIN") for c in word)
+        if not latin or not word[:1].isalnum() or not word[-1:].isalnum() or len(word) > 100:
+            raise ValueError(
+                f"the word {word!r} cannot be spoken: use Latin letters and digits, with hyphens, "
+                "apostrophes or spaces between them"
+            )
+    twice = [word for word, times in Counter(word.casefold() for word in words).items() if times > 1]
+    if twice:
+        raise ValueError(f"the word {twice[0]!r} is asked for twice")
+    if clips_per_word < 1:
+        raise ValueError(f"{clips_per_word} clips a word are none: ask for 1 or more")
+    if not 4000 <= rate <= 192000:
+        raise ValueError(f"a rate of {rate} Hz is not possible: choose 4000 to 192000")
+    if not 0.1 <= seconds <= 60:
+        raise ValueError(f"clips of {seconds} s are not possible: choose 0.1 to 60")
+
+
+def _check_out(out: Path, labels: Sequence[str]) -> None:
+    """Refuse to mix with what was made before: only whole words are added to a folder."""
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file: choose another folder to write to")
+    for label in labels:
+        if (out / label).exists():
+            raise FileExistsError(f"{out / label} exists already: delete it or write to another folder")
+
+
+def _wants_manifest(out: Path) -> bool:
+    """Say whether to write a manifest: not beside recordings without one, since it would hide them."""
+    if (out / MANIFEST).is_file():
+        with open(out / MANIFEST, newline="", encoding="utf-8-sig") as file:
+            lacking = set(COLUMNS) - set(next(csv.reader(file), []))
+        if lacking:
+            raise ValueError(f"{out / MANIFEST} lacks the column {', '.join(sorted(lacking))}: mend it first")
+        return True
+    return not out.is_dir() or all(path.name.startswith(".") for path in out.iterdir())
+
+
+def _add_to_manifest(out: Path, beside: Path, clips: Sequence[Clip]) -> None:
+    """Write manifest.csv anew with the rows it had and a row for each clip, then swap it in."""
+    columns, rows = COLUMNS, []
+    if (out / MANIFEST).is_file():
+        with open(out / MANIFEST, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or COLUMNS)
+    with open(beside / MANIFEST, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        for clip in clips:
+            values = (clip.path.relative_to(out).as_posix(), clip.label, clip.speaker, clip.split)
+            writer.writerow(dict(zip(COLUMNS, values, strict=True)))
+    os.replace(beside / MANIFEST, out / MANIFEST)
+
+
+def _name(base: str, split: str) -> str:
+    """Number a speaker so that the hash of the name falls into the split that it belongs to."""
+    return next(name for k in count() if which_split(name := f"{base}-{k}") == split)
+
+
+def _speakers(variants: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """List (speaker, espeak voice) for each split; a variant, and others of its family, are in one split."""
+    speakers: dict[str, list[tuple[str, str]]] = {"train": [], "val": [], "test": []}
+    for variant in variants:
+        # klatt2 and klatt5 are alike; f1 and f2, m1 and m2 are different people.
+        family = variant.rstrip("0123456789") if len(variant) > 2 else variant
+        split = which_split(family)
+        for voice in VOICES:
+            base = f"{voice}-{variant}".replace(" ", "-")
+            speakers[split].append((_name(base, split), f"{voice}+{variant}"))
+    return speakers
+
+
+def _jobs(
+    label: str, clips: int, speakers: dict[str, list[tuple[str, str]]], rng: np.random.Generator
+) -> Iterator[tuple[str, int, str, str, str]]:
+    """Deal out the clips of one label: (label, number, split, speaker, espeak voice).
+
+    A tenth goes to val, a tenth to test. No speaker says a word twice before all of the split have said it.
+    """
+    tenth = max(1, round(clips / 10)) if clips >= 3 else 0
+    splits = ["val"] * tenth + ["test"] * tenth + ["train"] * (clips - 2 * tenth)
+    turns = {split: cycle(rng.permutation(len(pool))) for split, pool in speakers.items()}
+    for number, i in enumerate(rng.permutation(clips)):
+        split = splits[i]
+        speaker, voice = speakers[split][next(turns[split])]
+        yield label, number, split, _name(f"noise-{number}", split) if label == SILENCE else speaker, voice
+
+
+def _spoken(
+    espeak: Espeak,
+    word: str,
+    voice: str,
+    rate: int,
+    seconds: float,
+    noise: bool,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Speak one clip, float32 (samples,): the word at a random place, pace, pitch and level, in noise."""
+    samples = round(rate * seconds)
+    text = word + PARTING[rng.integers(len(PARTING))]
+    speed = int(rng.integers(110, 221))
+    volume, pitch, pitch_range = (int(rng.integers(*span)) for span in ((40, 91), (20, 81), (20, 91)))
+    while True:
+        spoken = np.frombuffer(espeak.say(text, voice, speed, volume, pitch, pitch_range), np.int16)
+        said = resample(_trim(spoken, espeak.rate, word), espeak.rate, rate)
+        if len(said) <= samples:
+            break
+        if speed == FASTEST:
+            raise ValueError(
+                f"{word!r} lasts {len(said) / rate:.2f} s even when spoken fast, longer than a clip of "
+                f"{seconds:g} s: ask for longer clips"
+            )
+        speed = min(FASTEST, int(speed * max(1.1, len(said) / samples)) + 1)
+    said *= 10 ** (rng.uniform(-20, -1) / 20) / np.abs(said).max()
+    clip = np.zeros(samples, np.float32)
+    start = rng.integers(samples - len(said) + 1)
+    clip[start : start + len(said)] = said
+    if noise:
+        level = np.sqrt(np.mean(said**2)) * 10 ** (-rng.uniform(5, 40) / 20)
+        clip += level * _noise(samples, rng.uniform(0, 2), rng)
+    return clip / max(1.0, np.abs(clip).max())
+
+
+def _trim(spoken: np.ndarray, rate: int, word: str) -> np.ndarray:
+    """Cut the silence around a word, int16 (n,) to float32 (m,): what lies 40 dB below the peak."""
+    samples = spoken.astype(np.float32) / 32768
+    loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max(initial=0))
+    if not len(loud):
+        raise ValueError(f"espeak-ng has no sound for {word!r}: choose another word")
+    edge = rate // 100  # 10 ms: weak consonants
+    return samples[max(0, loud[0] - edge) : loud[-1] + edge]
+
+
+def _noise(samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
+    """Give noise of RMS 1 and power 1 / f^exponent (0 white, 1 pink, 2 brown), float32 (samples,)."""
+    spectrum = np.fft.rfft(rng.standard_normal(samples))
+    k = np.maximum(np.arange(len(spectrum)), 20)  # flat below the 20th bin: no drift that eats up the level
+    shaped = np.fft.irfft(spectrum * k ** (-exponent / 2), samples)
+    return (shaped / np.sqrt(np.mean(shaped**2))).astype(np.float32)
+
+
+def _silence(samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Give a clip without speech, float32 (samples,): coloured noise at -80 to -25 dB of full scale."""
+    level = 10 ** (rng.uniform(-80, -25) / 20)
+    return np.clip(level * _noise(samples, rng.uniform(0, 2), rng), -1, 1)
