@@ -1,1 +1,41 @@
+"""The edge runtime: run a model file on live audio with NumPy and ONNX Runtime. It never imports torch.
 
+    model = audiossm.streaming.load("keywords")     # a path, or a released model's name
+    stream = model.stream(rate=44100)               # any rate; constant memory from here on
+    with Microphone() as microphone:
+        for chunk in microphone.blocks():
+            for event in stream.push(chunk):
+                print(event.time, event.label)
+
+A model is shared and read-only; everything that changes belongs to a stream.
+"""
+
+from audiossm.streaming.audiofile import AudioFile
+from audiossm.streaming.bench import measure
+from audiossm.streaming.detector import Detector
+from audiossm.streaming.devices import Device, find_device, input_devices
+from audiossm.streaming.metadata import Filterbank, Metadata
+from audiossm.streaming.microphone import Microphone
+from audiossm.streaming.model import Model, load, released_models
+from audiossm.streaming.stream import Event, KeywordStream
+from audiossm.streaming.taps import FrameClock, taps, windows
+
+__all__ = [
+    "AudioFile",
+    "Detector",
+    "Device",
+    "Event",
+    "Filterbank",
+    "FrameClock",
+    "KeywordStream",
+    "Metadata",
+    "Microphone",
+    "Model",
+    "find_device",
+    "input_devices",
+    "load",
+    "measure",
+    "released_models",
+    "taps",
+    "windows",
+]

@@ -1,0 +1,77 @@
+"""How fast a model runs on this machine, and what it needs."""
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from audiossm.streaming.model import Model
+
+ROUNDS = 5
+
+
+def measure(model: Model, rate: int | None = None, seconds: float = 10.0) -> dict[str, Any]:
+    """Push noise through a stream frame by frame and time it.
+
+    Several rounds are run and the median of each figure is returned, so that one disturbance does not count.
+
+    rate: Hz of the audio, None is the model's own. seconds: of audio, over all rounds.
+    Returns: real_time_factor (CPU time over audio time), frame_us_p50 and frame_us_p99 (microseconds a
+    frame), latency_ms (algorithmic), rss_mib (memory of this process, None where the system does not tell),
+    state_bytes, params, and the rate and the seconds measured.
+    """
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"the seconds to measure must be a positive number, not {seconds}")
+    meta = model.metadata
+    stream = model.stream(rate)
+    frames = max(2, round(seconds / meta.frame_seconds / ROUNDS))
+    noise = np.random.default_rng(0).normal(0, 0.1, 2 * stream.rate).astype(np.float32)
+    step = round(meta.frame_seconds * stream.rate)
+    chunks = [noise[begin : begin + step] for begin in range(0, len(noise) - step + 1, step)]
+    for chunk in chunks[:10]:  # the first calls allocate
+        stream.push(chunk)
+    rounds = [_round(stream.push, chunks, frames, step / stream.rate) for _ in range(ROUNDS)]
+    factor, p50, p99 = np.median(rounds, axis=0)
+    return {
+        "real_time_factor": float(factor),
+        "frame_us_p50": float(p50),
+        "frame_us_p99": float(p99),
+        "latency_ms": 1000 * meta.latency / meta.rate,
+        "rss_mib": _resident(),
+        "state_bytes": 4 * meta.state_size,
+        "params": meta.params,
+        "rate": stream.rate,
+        "seconds": ROUNDS * frames * step / stream.rate,
+    }
+
+
+def _round(push: Any, chunks: list[np.ndarray], frames: int, frame: float) -> tuple[float, float, float]:
+    """Time `frames` calls of `frame` seconds each: (CPU time over audio time, p50 in us, p99 in us)."""
+    took = np.empty(frames)
+    cpu = time.process_time()
+    for i in range(frames):
+        begin = time.perf_counter()
+        push(chunks[i % len(chunks)])
+        took[i] = time.perf_counter() - begin
+    cpu = time.process_time() - cpu
+    p50, p99 = np.percentile(took * 1e6, (50, 99))
+    return cpu / (frames * frame), float(p50), float(p99)
+
+
+def _resident() -> float | None:
+    """Memory of this process in MiB: what it holds now on Linux, the most it ever held on macOS."""
+    if sys.platform == "linux":
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * _page() / 2**20
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return None
+
+
+def _page() -> int:
+    import resource
+
+    return resource.getpagesize()

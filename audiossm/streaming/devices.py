@@ -1,0 +1,82 @@
+"""Which microphones there are, and the one that is meant by an index or a part of a name."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Device:
+    """An input device as PortAudio sees it. rate: its own default in Hz; channels: the most it delivers."""
+
+    index: int
+    name: str
+    host: str
+    channels: int
+    rate: int
+    default: bool
+
+
+def portaudio() -> Any:
+    """Import sounddevice late: it needs a system library that a server or a container often lacks."""
+    try:
+        import sounddevice
+    except OSError as error:
+        raise OSError(
+            f"live audio needs the PortAudio library ({error}): "
+            "on Debian or Ubuntu, apt install libportaudio2"
+        ) from None
+    return sounddevice
+
+
+def input_devices() -> list[Device]:
+    """List the input devices. PortAudio looks for them once, when the program first asks."""
+    sd = portaudio()
+    hosts = sd.query_hostapis()
+    default = sd.default.device[0]
+    return [
+        Device(
+            index=info["index"],
+            name=info["name"],
+            host=hosts[info["hostapi"]]["name"],
+            channels=info["max_input_channels"],
+            rate=round(info["default_samplerate"]),
+            default=info["index"] == default,
+        )
+        for info in sd.query_devices()
+        if info["max_input_channels"] > 0
+    ]
+
+
+def find_device(wanted: int | str | None = None) -> Device:
+    """Find an input device by its index or a part of its name (any case); None is the system's default.
+
+    A name that several devices carry, because several sound systems list them, means the one in the sound
+    system of the default device.
+    """
+    devices = input_devices()
+    if not devices:
+        raise OSError("there is no input device: connect a microphone, or see `audiossm devices`")
+    default = next((device for device in devices if device.default), None)
+    if wanted is None:
+        if default is None:
+            raise OSError(f"the system has no default input device; choose one of {_names(devices)}")
+        return default
+    text = str(wanted).strip().lower()
+    if not text:
+        raise ValueError(f"the device's name is empty; choose one of {_names(devices)}")
+    if text.lstrip("-").isdigit():
+        found = [device for device in devices if device.index == int(text)]
+    else:
+        found = [device for device in devices if text in f"{device.name}, {device.host}".lower()]
+        found = [device for device in found if device.name.lower() == text] or found
+    if len(found) > 1 and default is not None:
+        found = [device for device in found if device.host == default.host] or found
+    if not found:
+        raise ValueError(f"there is no input device {str(wanted)!r}; there are {_names(devices)}")
+    if len(found) > 1:
+        raise ValueError(f"{str(wanted)!r} may mean several input devices: {_names(found)}; give an index")
+    return found[0]
+
+
+def _names(devices: list[Device]) -> str:
+    return ", ".join(f"{device.index}: {device.name} ({device.host})" for device in devices)

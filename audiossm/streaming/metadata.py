@@ -1,0 +1,176 @@
+"""What a model file says about itself: the JSON under the metadata key `audiossm`, checked and typed.
+
+`models/FORMAT.md` is the description; this is its reader.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from math import isfinite, prod
+from typing import Any
+
+import numpy as np
+
+KEY = "audiossm"
+FORMAT = 1
+TASKS = ("keywords",)
+
+
+@dataclass(frozen=True)
+class StatePart:
+    """One named tensor inside the packed state, without the batch axis; `offset` counts floats."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Number of floats."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """How probabilities become events: `smoothing` and `refractory` in seconds, `threshold` a probability."""
+
+    smoothing: float
+    threshold: float
+    refractory: float
+
+
+@dataclass(frozen=True, eq=False)
+class Filterbank:
+    """The continuous-time filterbank: C channels, each the weighted sum of M modes x' = p x + u.
+
+    poles: (C, M) complex128, rad/s. weights: (C, M) complex128. readouts: equally spaced times in a tick, the
+    last at its end, at which the channels are read.
+    """
+
+    poles: np.ndarray
+    weights: np.ndarray
+    readouts: int
+
+
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """Everything the file says about itself, with the keys of `models/FORMAT.md`.
+
+    rate: Hz. frame, latency: samples at that rate. tick: seconds. frame_ticks: ticks in a frame.
+    """
+
+    format: int
+    task: str
+    rate: int
+    frame: int
+    tick: float
+    frame_ticks: int
+    latency: int
+    state: tuple[StatePart, ...]
+    labels: tuple[str, ...]
+    detector: DetectorSettings
+    filterbank: Filterbank
+    params: int
+    training: Any
+    data_terms: Any
+
+    @property
+    def state_size(self) -> int:
+        """Number of floats of the packed state, for one stream."""
+        return sum(part.size for part in self.state)
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds of audio that one call of the graph reads."""
+        return self.tick * self.frame_ticks
+
+    def summary(self) -> dict[str, Any]:
+        """Everything as plain values for people and programs; the filterbank by its sizes only."""
+        facts = asdict(self)
+        facts["state"] = [asdict(part) | {"shape": list(part.shape)} for part in self.state]
+        facts["labels"] = list(self.labels)
+        channels, modes = self.filterbank.poles.shape
+        facts["filterbank"] = {"channels": channels, "modes": modes, "readouts": self.filterbank.readouts}
+        return facts | {"latency_ms": 1000 * self.latency / self.rate, "state_bytes": 4 * self.state_size}
+
+    @classmethod
+    def parse(cls, text: str) -> "Metadata":
+        """Read the JSON text. A ValueError says in one line what this runtime cannot use."""
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"its metadata is no JSON ({error}); export the model again") from None
+        if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
+            raise ValueError("its metadata has no format number; export the model again")
+        if raw["format"] > FORMAT:
+            raise ValueError(
+                f"it is written in format {raw['format']} and this audiossm reads up to {FORMAT}: "
+                "pip install --upgrade audiossm"
+            )
+        if raw.get("task") not in TASKS:
+            raise ValueError(f"its task {raw.get('task')!r} is unknown here (known: {', '.join(TASKS)})")
+        try:
+            read = _typed(raw)
+        except KeyError as error:
+            raise ValueError(f"its metadata lacks {error}; export the model again") from None
+        except (TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"its metadata is malformed ({error}); export the model again") from None
+        read._check()
+        return read
+
+    def _check(self) -> None:
+        """Refuse values that later arithmetic would turn into nonsense."""
+        offset = 0
+        for part in self.state:
+            if part.offset != offset:
+                raise ValueError(f"its state layout has a gap or an overlap at {part.name!r}; export again")
+            offset += part.size
+        bank, settings = self.filterbank, self.detector
+        wrong = {
+            "rate": self.rate <= 0,
+            "tick": self.tick != 0.005 or self.frame_ticks != 4,  # format 1 knows only this clock
+            "frame": self.frame * 50 != self.rate,
+            "labels": not self.labels or len(set(self.labels)) != len(self.labels),
+            "filterbank": bank.poles.shape != bank.weights.shape or bank.readouts < 1,
+            "detector": not all(map(isfinite, (settings.smoothing, settings.threshold, settings.refractory))),
+        }
+        if any(wrong.values()):
+            names = ", ".join(name for name, bad in wrong.items() if bad)
+            raise ValueError(f"its metadata holds values that format {FORMAT} does not allow: {names}")
+
+
+def _typed(raw: dict[str, Any]) -> Metadata:
+    detector, bank = raw["detector"], raw["filterbank"]
+    return Metadata(
+        format=raw["format"],
+        task=raw["task"],
+        rate=int(raw["rate"]),
+        frame=int(raw["frame"]),
+        tick=float(raw["tick"]),
+        frame_ticks=int(raw["frame_ticks"]),
+        latency=int(raw["latency"]),
+        state=tuple(
+            StatePart(str(part["name"]), tuple(int(n) for n in part["shape"]), int(part["offset"]))
+            for part in raw["state"]
+        ),
+        labels=tuple(str(label) for label in raw["labels"]),
+        detector=DetectorSettings(
+            *(float(detector[name]) for name in ("smoothing", "threshold", "refractory"))
+        ),
+        filterbank=Filterbank(
+            _complex(bank["poles"], "poles"), _complex(bank["weights"], "weights"), int(bank["readouts"])
+        ),
+        params=int(raw["params"]),
+        training=raw["training"],
+        data_terms=raw["data_terms"],
+    )
+
+
+def _complex(pairs: Any, name: str) -> np.ndarray:
+    """Nested lists (C, M, [re, im]) -> (C, M) complex128."""
+    array = np.asarray(pairs, dtype=np.float64)
+    if array.ndim != 3 or array.shape[2] != 2 or not np.isfinite(array).all():
+        raise ValueError(f"filterbank.{name} is not an array (channels, modes, [re, im]) of finite numbers")
+    result = array[..., 0] + 1j * array[..., 1]
+    if name == "poles" and not (result.real < 0).all():
+        raise ValueError("filterbank.poles must have negative real parts")
+    return result
