@@ -1,3 +1,9 @@
 """Every command, imported so that it registers itself. A command imports what is heavy inside its function."""
 
-from audiossm.cli import synth  # noqa: F401
+from audiossm.cli import (  # noqa: F401
+    bench,
+    devices,
+    inspect,
+    listen,
+    synth,
+)
