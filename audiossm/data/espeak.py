@@ -32,7 +32,8 @@ class Espeak:
         data = espeakng_loader.get_data_path()
         self.variants = sorted(os.listdir(os.path.join(data, "voices", "!v")))
         self._process = subprocess.Popen(
-            [sys.executable, "-I", __file__, espeakng_loader.get_library_path(), os.path.dirname(data)],
+            [sys.executable, "-I", os.path.abspath(__file__), espeakng_loader.get_library_path()],
+            cwd=os.path.dirname(data),  # espeak-ng takes no path over 160 characters, so it is given '.'
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -90,7 +91,7 @@ class Espeak:
         return read
 
 
-def _serve(library: str, data_home: str) -> None:
+def _serve(library: str) -> None:
     """Answer requests, a JSON line each, with a byte count and int16 samples; -1 where espeak refuses."""
     espeak = ctypes.CDLL(library)
     espeak.espeak_Initialize.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
@@ -113,9 +114,7 @@ def _serve(library: str, data_home: str) -> None:
             spoken.extend(ctypes.string_at(samples, 2 * count))
         return 0
 
-    answers.write(
-        struct.pack("<i", espeak.espeak_Initialize(SYNCHRONOUS, 0, data_home.encode(), DO_NOT_EXIT))
-    )
+    answers.write(struct.pack("<i", espeak.espeak_Initialize(SYNCHRONOUS, 0, b".", DO_NOT_EXIT)))
     answers.flush()
     espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it starts from the clock: breathy voices would differ
     espeak.espeak_SetSynthCallback(take)
