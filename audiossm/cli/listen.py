@@ -40,27 +40,24 @@ def listen(
             print(line, flush=True)
         return len(events)
 
-    opened: AudioFile | Microphone = AudioFile(input) if input is not None else Microphone(device)
-    with opened as source:
-        stream = loaded.stream(source.rate)
-        if isinstance(source, Microphone):
-            print(
-                f"listening to {source.device.name} at {source.rate} Hz; Ctrl-C ends",
-                file=sys.stderr,
-                flush=True,
-            )
-        heard, keywords, cpu = 0.0, 0, time.process_time()
-        try:
+    source: AudioFile | Microphone = AudioFile(input) if input is not None else Microphone(device)
+    stream = loaded.stream(source.rate)
+    heard, keywords, cpu = 0.0, 0, time.process_time()
+    try:
+        with source:
+            if isinstance(source, Microphone):
+                where = f"listening to {source.device.name} at {source.rate} Hz; Ctrl-C ends"
+                print(where, file=sys.stderr, flush=True)
             for chunk in source.blocks():
                 keywords += show(stream.push(chunk))
                 heard = stream.seconds
             keywords += show(stream.flush())
-        except KeyboardInterrupt:
-            pass  # the way to end it, not an error
-        factor = (time.process_time() - cpu) / heard if heard else 0.0
-        summary = f"{heard:.1f} s heard, {keywords} keywords, real-time factor {factor:.4f}"
-        if isinstance(source, Microphone) and source.dropped:
-            summary += f", {source.dropped:.1f} s dropped: this machine is too slow"
-        if isinstance(source, Microphone) and source.overflows:
-            summary += f", input lost {source.overflows} times"
-        print(summary, file=sys.stderr)
+    except KeyboardInterrupt:
+        pass  # the way to end it, not an error
+    factor = (time.process_time() - cpu) / heard if heard else 0.0
+    summary = f"{heard:.1f} s heard, {keywords} keywords, real-time factor {factor:.4f}"
+    if isinstance(source, Microphone) and source.dropped:
+        summary += f", {source.dropped:.1f} s dropped: this machine is too slow"
+    if isinstance(source, Microphone) and source.overflows:
+        summary += f", input lost {source.overflows} times"
+    print(summary, file=sys.stderr)
