@@ -245,6 +245,10 @@ def test_reset_is_as_new(model):
         stream.reset()
         assert stream.seconds == 0 and not stream.posteriors.any()
         np.testing.assert_array_equal(stream.scores(audio[:-100]), first)
+        stream.reset()
+        stream.push(audio[: rate // 2])  # ends inside the first word, already reported
+        stream.reset()
+        assert stream.push(audio) == model.stream(rate).push(audio)
 
 
 @pytest.mark.parametrize("rate", [16000, 11025])
