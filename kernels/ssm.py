@@ -10,6 +10,7 @@ length, K chunks. A pair is a complex number on a last axis of 2.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from audiossm.kernels import pairs
 from audiossm.kernels.scan import decay_scan
@@ -86,9 +87,9 @@ def _block(log_a: Tensor, c: Tensor, d: Tensor, q: int) -> tuple[Tensor, Tensor,
     power = pairs.powers(log_a, q + 1)  # (H, N, q + 1, 2)
     out = 2 * pairs.mul(c.unsqueeze(-2), power)  # 2 c a^t
     kernel = out[..., :q, 0].sum(1)  # (H, q)
-    time = torch.arange(q, device=c.device)
-    lag = time.unsqueeze(0) - time.unsqueeze(1)
-    within = torch.where(lag >= 0, kernel[:, lag.clamp(min=0)], 0) + d[:, None, None] * (lag == 0)
+    kernel = torch.cat((kernel[:, :1] + d[:, None], kernel[:, 1:]), dim=1)
+    # Row s of the Toeplitz matrix is the kernel delayed by s: windows of the kernel behind q - 1 zeros.
+    within = F.pad(kernel, (q - 1, 0)).unfold(-1, q, 1).flip(1)
     # Re(w x) = Re w Re x - Im w Im x
     reads = torch.stack((out[..., 1:, 0], -out[..., 1:, 1]), dim=2).flatten(1, 2)  # (H, 2N, q)
     writes = power[:, :, :q].flip(2).permute(0, 2, 1, 3).flatten(2)  # (H, q, 2N): a^(q-1-s)

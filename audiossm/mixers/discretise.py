@@ -4,6 +4,7 @@ The one convention of the project for sequences: u_n is held over the step that 
 contains u_n. (The filterbank, which reads the microphone between samples, holds forward: see filterbank.py.)
 """
 
+import torch
 from torch import Tensor
 
 from audiossm.kernels import pairs
@@ -27,7 +28,7 @@ def bilinear(a: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
 
     Arguments and results as in `zero_order_hold`.
     """
-    one = a.new_tensor([1.0, 0.0])
+    one = pairs.pair(torch.ones_like(a[..., 0]), torch.zeros_like(a[..., 0]))
     ahead, behind = one + dt * a / 2, one - dt * a / 2
     return pairs.log(pairs.div(ahead, behind)), pairs.div(dt * one, behind)
 

@@ -94,10 +94,11 @@ class Filterbank(Mixer):
         """Return what each sample of a tick's window adds to the modes and to the read-outs, (P, W, K), at a clock rate."""
         poles, weights = self.poles(), self.weights()
         count, span = phases(rate), rate / TICKS_PER_SECOND
-        phase = torch.arange(count, dtype=torch.float64) * span % 1  # of tick i, in samples
-        sample = torch.arange(math.ceil(span) + 1, dtype=torch.float64)
+        exact = {"dtype": torch.float64, "device": poles.device}
+        phase = torch.arange(count, **exact) * span % 1  # of tick i, in samples
+        sample = torch.arange(math.ceil(span) + 1, **exact)
         begin = (sample - phase.unsqueeze(1)).unsqueeze(-1) / rate  # (P, W, 1) seconds from the tick's start
-        tau = TICK * torch.arange(1, self.readouts + 1, dtype=torch.float64) / self.readouts  # (R,)
+        tau = TICK * torch.arange(1, self.readouts + 1, **exact) / self.readouts  # (R,)
         a = torch.minimum(begin.clamp(min=0), tau)  # (P, W, R)
         b = torch.minimum((begin + 1 / rate).clamp(min=0), tau)
         after, held = (t[..., None, None, None].to(poles) for t in (tau - b, b - a))

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from audiossm.kernels import ssm_conv
+from audiossm.kernels import pairs, ssm_conv
 from audiossm.mixers.base import Mixer, State, slow
 
 
@@ -36,14 +36,9 @@ class FadingMean(Mixer):
         g = torch.sigmoid(self.gate(u))
         terms = torch.cat((g * u, g), dim=-1).transpose(1, 2)  # (B, H + 1, L)
         channels = terms.shape[1]
-        decay = torch.stack((-torch.exp(-self.log_memory), torch.zeros_like(self.log_memory)))
-        half = decay.new_tensor([0.5, 0.0])  # y = 2 Re(c x)
-        sums, final = ssm_conv(
-            terms,
-            decay.expand(channels, 1, 2),
-            half.expand(channels, 1, 2),
-            decay.new_zeros(channels),
-            state["sums"],
-        )
+        zero = torch.zeros_like(self.log_memory)
+        log_decay = pairs.pair(-torch.exp(-self.log_memory), zero).expand(channels, 1, 2)
+        half = pairs.pair(zero + 0.5, zero).expand(channels, 1, 2)  # y = 2 Re(c x)
+        sums, final = ssm_conv(terms, log_decay, half, zero.expand(channels), state["sums"])
         sums = sums.transpose(1, 2)
         return sums[..., :-1] / (sums[..., -1:] + 1e-6), {"sums": final}

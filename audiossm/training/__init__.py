@@ -1,1 +1,7 @@
+"""A task and data -> a trained model, through Lightning; and what it is worth."""
 
+from audiossm.training.checkpoint import load_model, save_model
+from audiossm.training.fit import train_keywords
+from audiossm.training.options import TrainOptions
+
+__all__ = ["TrainOptions", "load_model", "save_model", "train_keywords"]

@@ -1,0 +1,75 @@
+"""What happens to a clip between a mouth and a microphone, drawn anew for every batch, on the batch's device.
+
+Waveforms are (B, n) float in [-1, 1]; log-power features (B, T, C). Nothing here changes a label but `mixup`, which says so.
+"""
+
+import torch
+from torch import Tensor
+
+
+def shift(audio: Tensor, most: int) -> Tensor:
+    """Move each clip by up to `most` samples either way; zeros come in."""
+    offset = torch.randint(-most, most + 1, (audio.shape[0], 1), device=audio.device)
+    index = torch.arange(audio.shape[1], device=audio.device) + offset
+    inside = (index >= 0) & (index < audio.shape[1])
+    return audio.gather(1, index.clamp(0, audio.shape[1] - 1)) * inside
+
+
+def gain(audio: Tensor, low_db: float, high_db: float) -> Tensor:
+    """Scale each clip by a gain drawn evenly in decibels."""
+    db = torch.empty(audio.shape[0], 1, device=audio.device).uniform_(low_db, high_db)
+    return audio * 10 ** (db / 20)
+
+
+def coloured_noise(audio: Tensor, low_snr: float, high_snr: float, share: float) -> Tensor:
+    """Add noise with power spectrum f^-β, β from violet (-1) to brown (2), to a share of the clips at a random SNR in dB."""
+    batch, length = audio.shape
+    spectrum = torch.fft.rfft(torch.randn_like(audio))
+    frequency = torch.arange(spectrum.shape[1], device=audio.device).clamp(min=1) / spectrum.shape[1]
+    beta = torch.empty(batch, 1, device=audio.device).uniform_(-1, 2)
+    noise = torch.fft.irfft(spectrum * frequency ** (-beta / 2), n=length)
+    snr = torch.empty(batch, 1, device=audio.device).uniform_(low_snr, high_snr)
+    level = audio.square().mean(1, keepdim=True).sqrt() * 10 ** (-snr / 20)
+    chosen = torch.rand(batch, 1, device=audio.device) < share
+    return audio + noise * chosen * level / (noise.square().mean(1, keepdim=True).sqrt() + 1e-9)
+
+
+def mixup(audio: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Add to each clip another of the batch, by shares from Beta(alpha, alpha); alpha 0 leaves it (Zhang et al. 2018).
+
+    Returns the mixed audio, the place (B,) of each clip's partner in the batch and the share (B,) of the clip itself.
+    """
+    if alpha == 0:
+        return audio, torch.arange(len(audio), device=audio.device), audio.new_ones(len(audio))
+    partner = torch.randperm(audio.shape[0], device=audio.device)
+    share = torch.distributions.Beta(alpha, alpha).sample((audio.shape[0],)).to(audio)
+    share = torch.maximum(share, 1 - share)
+    return share[:, None] * audio + (1 - share)[:, None] * audio[partner], partner, share
+
+
+def rates_around(rate: int, spread: float, step: int) -> list[int]:
+    """Return the rates within ±spread (a share) of `rate`, `step` Hz apart: a clip read at another rate is sped up for free."""
+    most = int(rate * spread / step)
+    return [rate + step * i for i in range(-most, most + 1)]
+
+
+def band_limit(features: Tensor, lowest: int, floor: float, share: float) -> Tensor:
+    """Set all channels above a random one (at least `lowest`) to the floor, in a share of the clips: a low-rate microphone."""
+    batch, _, channels = features.shape
+    cut = torch.randint(lowest, channels, (batch, 1, 1), device=features.device)
+    gone = torch.arange(channels, device=features.device) >= cut
+    return features.masked_fill(gone & (torch.rand(batch, 1, 1, device=features.device) < share), floor)
+
+
+def mask(features: Tensor, axis: int, widest: int, count: int) -> Tensor:
+    """Put the channel's mean in up to `widest` neighbours along an axis (1 time, 2 channel), `count` times (SpecAugment)."""
+    mean = features.mean((0, 1), keepdim=True).detach()
+    size = features.shape[axis]
+    place = torch.arange(size, device=features.device)
+    for _ in range(count):
+        width = torch.rand(features.shape[0], 1, device=features.device) * widest
+        start = torch.rand(features.shape[0], 1, device=features.device) * (size - width)
+        inside = (place >= start) & (place < start + width)  # (B, size)
+        inside = inside.unsqueeze(2) if axis == 1 else inside.unsqueeze(1)
+        features = torch.where(inside, mean, features)
+    return features

@@ -1,0 +1,99 @@
+"""How well a keyword model does on clips, at any sampling rate and by both of the literature's protocols."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+
+from audiossm.data import ClipArray, resample
+from audiossm.tasks import KeywordModel
+
+FRAME_SECONDS = 0.02  # a clip is heard to the end of its last whole or begun frame, by module and file alike
+BATCH = 64
+
+Predict = Callable[[np.ndarray, int], np.ndarray]  # clips (n, samples) float32 at a rate in Hz -> (n, classes) scores
+
+
+def module_predictor(model: KeywordModel, device: str | None = None) -> Predict:
+    """Return a function that classifies clips with a module: the logits at the end of each clip."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).eval()
+
+    @torch.inference_mode()
+    def predict(audio: np.ndarray, rate: int) -> np.ndarray:
+        parts = torch.from_numpy(whole_frames(audio, rate)).split(BATCH)
+        return np.concatenate(
+            [model(part.to(device).unsqueeze(-1), rate=rate)[0][:, -1].cpu().numpy() for part in parts]
+        )
+
+    return predict
+
+
+def whole_frames(audio: np.ndarray, rate: int) -> np.ndarray:
+    """Pad clips (n, samples) with zeros to a whole number of frames, as `flush` does at the end of a stream."""
+    frames = -(-audio.shape[1] // (rate * FRAME_SECONDS))
+    missing = int(np.ceil(frames * rate * FRAME_SECONDS)) - audio.shape[1]
+    return np.pad(audio, ((0, 0), (0, max(0, missing))))
+
+
+def evaluate_keywords(
+    predict: Predict, clips: ClipArray, rates: list[int], say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Measure accuracy at each rate.
+
+    Args:
+        predict: classifies clips at a rate.
+        clips: at the model's native rate.
+        rates: in Hz. Each is made from the clips by band-limited resampling, which is what a microphone delivers.
+        say: gets a line for each rate as it is done.
+
+    Returns:
+        {"task", "n", "rates": {"8000": {"accuracy", "ci95", "decimated", "resampled_first"}}} with accuracies in percent.
+        "decimated" takes every k-th sample with no filter (the literature's test; None where the rate does not divide the
+        native one); "resampled_first" resamples back to the native rate before a model that knows no other.
+    """
+    report: dict[str, Any] = {"task": "keywords", "n": len(clips), "rates": {}}
+    native = clips.samples(slice(None))
+    for rate in rates:
+        heard = native if rate == clips.rate else resample_all(native, clips.rate, rate)
+        right = correct(predict, heard, rate, clips.targets)
+        row: dict[str, Any] = {"accuracy": percent(right), "ci95": interval(right)}
+        step, rest = divmod(clips.rate, rate)
+        plain = None if rest or step < 2 else correct(predict, native[:, ::step].copy(), rate, clips.targets)
+        row["decimated"] = None if plain is None else percent(plain)
+        if rate == clips.rate:
+            row["resampled_first"] = row["accuracy"]
+        else:
+            back = fit_length(resample_all(heard, rate, clips.rate), native.shape[1])
+            row["resampled_first"] = percent(correct(predict, back, clips.rate, clips.targets))
+        report["rates"][str(rate)] = row
+        say(f"{rate} Hz: {row['accuracy']:.2f} %")
+    return report
+
+
+def correct(predict: Predict, audio: np.ndarray, rate: int, targets: np.ndarray) -> np.ndarray:
+    """Return which clips are recognised, (n,) bool."""
+    return predict(audio, rate).argmax(axis=1) == targets
+
+
+def percent(right: np.ndarray) -> float:
+    """Return the share of True in percent."""
+    return round(100 * float(right.mean()), 3)
+
+
+def interval(right: np.ndarray) -> list[float]:
+    """Return Wilson's 95 % interval of an accuracy, in percent."""
+    ci = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
+    return [round(100 * float(ci.low), 3), round(100 * float(ci.high), 3)]
+
+
+def resample_all(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """Resample clips (n, samples), band-limited."""
+    return np.stack([resample(clip, rate, new_rate) for clip in audio])
+
+
+def fit_length(audio: np.ndarray, length: int) -> np.ndarray:
+    """Cut or pad clips (n, samples) to a length: resampling there and back may differ by a sample."""
+    return np.pad(audio[:, :length], ((0, 0), (0, max(0, length - audio.shape[1]))))

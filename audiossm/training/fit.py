@@ -1,0 +1,165 @@
+"""Train a keyword model on a data folder and leave it in a run folder."""
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from audiossm.data import ClipArray, find_clips, load_clips
+from audiossm.tasks import KeywordConfig, KeywordModel
+from audiossm.training.checkpoint import parameter_count, save_model, write_beside
+from audiossm.training.loader import ClipBatches
+from audiossm.training.module import KeywordTraining
+from audiossm.training.options import CLIP_SECONDS, TrainOptions
+
+
+def train_keywords(
+    data: str | Path,
+    out: str | Path,
+    config: KeywordConfig,
+    options: TrainOptions,
+    resume: bool = False,
+    devices: str = "auto",
+    label_column: str = "label",
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> KeywordModel:
+    """Train on the split "train" of a data folder, watching "val" where there is one.
+
+    Args:
+        data: folder in Speech Commands' layout or with a manifest.csv.
+        out: run folder; gets model.json, model.safetensors, last.ckpt (to resume from) and TensorBoard logs.
+        config: size of the model; its labels are taken from the data.
+        options: optimisation and augmentation.
+        resume: go on from out/last.ckpt; the result is that of an uninterrupted run.
+        devices: "auto" for all GPUs or one CPU process, or a number of devices.
+        label_column: the manifest's column that holds the labels.
+        progress: show a bar.
+        say: gets one line for each thing worth telling.
+
+    Raises:
+        FileNotFoundError, ValueError: the data or the run folder is not as it should be, in one line.
+    """
+    out = Path(out)
+    check_run_folder(out, resume)
+    train, val = load_splits(Path(data), config.rate, label_column, say)
+    config = replace(config, labels=tuple(train.labels))
+    run = json.loads(json.dumps({"config": asdict(config), "options": asdict(options)}))
+    if resume and (out / "run.json").is_file() and json.loads((out / "run.json").read_text()) != run:
+        raise ValueError(f"{out} was begun with other options or labels: resume with the same ones (run.json)")
+    out.mkdir(parents=True, exist_ok=True)
+    write_beside(out / "run.json", (json.dumps(run, indent=2) + "\n").encode())
+
+    torch.manual_seed(options.seed)
+    model = KeywordModel(config)
+    say(f"training {parameter_count(model):,} parameters on {len(train)} clips of {len(train.labels)} classes")
+    trainer = build_trainer(out, options, len(train), devices, progress, say)
+    begun = time.monotonic()
+    trainer.fit(
+        KeywordTraining(model, options),
+        ClipBatches(train, val, options.batch, options.seed),
+        ckpt_path=str(out / "last.ckpt") if resume else None,
+        weights_only=True,
+    )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        save_model(out, model.cpu().eval(), summary(trainer, train, options, time.monotonic() - begun))
+    return model
+
+
+def check_run_folder(out: Path, resume: bool) -> None:
+    """Raise where training would overwrite a run, or has none to resume."""
+    if resume and not (out / "last.ckpt").is_file():
+        raise FileNotFoundError(f"nothing to resume in {out}: it holds no last.ckpt")
+    if not resume and any((out / name).exists() for name in ("run.json", "model.json", "last.ckpt")):
+        raise ValueError(f"{out} already holds a run: choose another --out, or go on with --resume")
+
+
+def load_splits(
+    data: Path, rate: int, label_column: str, say: Callable[[str], None]
+) -> tuple[ClipArray, ClipArray | None]:
+    """Read the training clips and, where the data has them, the validation clips with the same labels."""
+    clips = find_clips(data, label_column=label_column)
+    splits = {clip.split for clip in clips}
+    chosen = [clip for clip in clips if clip.split in ("train", "")]
+    if not chosen:
+        raise ValueError(f"no training clips in {data}: its splits are {', '.join(sorted(splits))}")
+    labels = sorted({clip.label for clip in chosen})
+    if len(labels) < 2:
+        raise ValueError(f"{data} holds only the class {labels[0]!r}: a keyword model needs at least two")
+    train = load_clips(chosen, rate, CLIP_SECONDS, labels)
+    held_out = [clip for clip in clips if clip.split == "val"]
+    val = load_clips(held_out, rate, CLIP_SECONDS, labels) if held_out else None
+    for line in train.report.lines():
+        say(line)
+    return train, val
+
+
+class Report(Callback):
+    """Says the validation accuracy in a line, for logs and for those without a progress bar."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say it once, whatever the number of devices."""
+        accuracy = trainer.callback_metrics.get("val_accuracy")
+        if accuracy is not None and trainer.is_global_zero:
+            self.say(f"epoch {trainer.current_epoch + 1}: {100 * float(accuracy):.2f} % of the validation clips")
+
+
+def build_trainer(
+    out: Path, options: TrainOptions, clips: int, devices: str, progress: bool, say: Callable[[str], None]
+) -> Trainer:
+    """Set up Lightning: averaged weights, a checkpoint each epoch, TensorBoard, and no chatter."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the clips are in memory
+    torch.set_float32_matmul_precision("high")
+    steps = max(1, options.epochs * (clips // options.batch))
+    decay = 1 - 1 / max(2.0, options.averaging * steps)
+    callbacks: list[Callback] = [
+        WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay)),
+        ModelCheckpoint(out, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False),
+    ]
+    callbacks.append(RichProgressBar(leave=False) if progress else Report(say))
+    return Trainer(
+        accelerator="auto",
+        devices=devices if devices == "auto" else int(devices),
+        max_epochs=options.epochs,
+        logger=TensorBoardLogger(out, name="logs", version=""),
+        callbacks=callbacks,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=max(1, options.epochs // 20),
+        log_every_n_steps=20,
+        use_distributed_sampler=False,
+        gradient_clip_val=1.0,
+    )
+
+
+def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: float) -> dict[str, Any]:
+    """Return what a reader of the model wants to know of its training."""
+    accuracy = trainer.callback_metrics.get("val_accuracy")
+    return {
+        "clips": len(train),
+        "epochs": options.epochs,
+        "steps": trainer.global_step,
+        "seconds": round(seconds, 1),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "devices": trainer.world_size,
+        "val_accuracy": None if accuracy is None else round(100 * float(accuracy), 2),
+        "options": asdict(options),
+    }

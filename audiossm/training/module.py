@@ -1,0 +1,108 @@
+"""The keyword task as Lightning sees it: augmentation, loss, metrics and the optimiser."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from audiossm.data import augment
+from audiossm.mixers.filterbank import POWER_FLOOR, TICKS_PER_SECOND
+from audiossm.tasks import KeywordModel
+from audiossm.training.graphed import record
+from audiossm.training.options import CLIP_SECONDS, TrainOptions
+
+RATE_STEP = 2 * TICKS_PER_SECOND  # Hz between the rates heard in training: each has ticks that begin on samples
+LOWEST_CUT = 0.55  # band limiting keeps at least this share of the channels: about 2.5 kHz with the default filterbank
+
+
+class KeywordTraining(LightningModule):
+    """Trains a KeywordModel on batches of (audio (B, n) int16, targets (B,) int64)."""
+
+    def __init__(self, model: KeywordModel, options: TrainOptions):
+        super().__init__()
+        self.model, self.options = model, options
+        self.accuracy = MulticlassAccuracy(len(model.config.labels), average="micro")
+        self.rates = augment.rates_around(model.config.rate, options.rate_jitter, RATE_STEP)
+        self.graphs: dict[tuple, Callable[[Tensor], Tensor]] = {}
+
+    def on_train_start(self) -> None:
+        """On one GPU, record each shape that a step can have."""
+        o, config = self.options, self.model.config
+        if self.device.type != "cuda" or self.trainer.world_size > 1 or o.batch % 2:
+            return
+        clip = torch.zeros(o.batch, round(CLIP_SECONDS * config.rate), device=self.device)
+        shapes = [(rate, chained) for rate in self.rates for chained in (False, True)]
+        self.graphs = record(
+            self.model, self.hear, [((rate, c), clip.reshape(o.batch // (1 + c), -1)) for rate, c in shapes]
+        )
+
+    def on_train_epoch_start(self) -> None:
+        """Seed by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
+        torch.manual_seed((self.options.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch, heard through a random room, microphone and mouth."""
+        o, (audio, target) = self.options, batch
+        audio = augment.shift(audio / 32768.0, round(o.shift * self.model.config.rate))
+        audio, partner, share = augment.mixup(audio, o.mixup)
+        audio = augment.coloured_noise(audio, *o.noise_snr, o.noise_share)
+        audio = augment.gain(audio, *o.gain_db)
+        chained = len(audio) % 2 == 0 and bool(torch.rand(()) < o.chain_share)
+        if chained:
+            audio = audio.reshape(len(audio) // 2, -1)
+        key = (self.rates[int(torch.randint(len(self.rates), ()))], chained)
+        logits = self.graphs[key](audio) if key in self.graphs else self.hear(audio, *key)
+        loss = share * self.loss(logits, target) + (1 - share) * self.loss(logits, target[partner])
+        self.log("train_loss", loss.mean(), prog_bar=True)
+        return loss.mean()
+
+    def hear(self, audio: Tensor, rate: int, chained: bool) -> Tensor:
+        """Return the logits (clips, classes) at each clip's end; `audio` (B, n) holds one clip a row, or two if chained."""
+        o = self.options
+        features, _ = self.model.encoder(audio.unsqueeze(-1), rate=rate)
+        lowest = int(LOWEST_CUT * features.shape[2])
+        features = augment.band_limit(features, lowest, math.log(POWER_FLOOR), o.band_share)
+        features = augment.mask(features, 1, o.time_mask, 2)
+        features = augment.mask(features, 2, o.channel_mask, 2)
+        logits, _ = self.model.classify(features)
+        if not chained:
+            return logits[:, -1]
+        return torch.stack((logits[:, logits.shape[1] // 2 - 1], logits[:, -1]), dim=1).flatten(0, 1)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return each clip's cross-entropy (B,) with smoothed labels."""
+        return F.cross_entropy(logits, target, label_smoothing=self.options.label_smoothing, reduction="none")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count the clips recognised at the native rate."""
+        audio, target = batch
+        logits, _ = self.model((audio / 32768.0).unsqueeze(-1))
+        self.accuracy(logits[:, -1], target)
+        self.log("val_accuracy", self.accuracy, prog_bar=True)
+
+    def configure_optimizers(self):  # noqa: ANN201  (Lightning's own union of types)
+        """AdamW in three groups: SSM parameters, those without decay (biases, norms, D), and matrices."""
+        o = self.options
+        groups: dict[tuple[float, float], list] = {}
+        for parameter in self.model.parameters():
+            lr = getattr(parameter, "ssm_lr", None)
+            decay = o.weight_decay if lr is None and parameter.ndim == 2 else 0.0
+            groups.setdefault((lr or o.lr, decay), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
+            fused=self.device.type == "cuda",
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = max(1, round(o.warmup * steps))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,46 @@
+"""How a keyword model is trained: one typed record, stored with the run."""
+
+from dataclasses import dataclass
+
+CLIP_SECONDS = 1.0  # what training and evaluation take of a recording
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Optimisation and augmentation.
+
+    Attributes:
+        epochs: passes over the training clips.
+        batch: clips a step, over all devices together.
+        lr, weight_decay: AdamW's, for all but the SSM parameters, which carry their own (0.001 and none).
+        warmup: share of the steps over which the learning rate rises; then it falls as a cosine.
+        averaging: share of the steps that the average of the weights remembers; the average is the result.
+        label_smoothing, mixup: share of the label spread over all; Beta parameter (0: off).
+        shift: seconds that a clip may move.
+        gain_db: range of gains in decibels.
+        noise_snr, noise_share: range of signal-to-noise ratios in decibels; share of the clips that get noise.
+        rate_jitter: share by which the sampling rate, and with it speed and pitch, may vary.
+        band_share: share of the clips that lose the channels above a random one.
+        time_mask, channel_mask: widest mask, in ticks and in channels; two of each a clip.
+        chain_share: share of the steps in which clips follow one another in pairs, so that the model learns to go on.
+        seed: of weights, order and augmentation.
+    """
+
+    epochs: int = 120
+    batch: int = 64
+    lr: float = 0.004
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    averaging: float = 0.02
+    label_smoothing: float = 0.1
+    mixup: float = 0.3
+    shift: float = 0.1
+    gain_db: tuple[float, float] = (-15.0, 6.0)
+    noise_snr: tuple[float, float] = (5.0, 40.0)
+    noise_share: float = 0.6
+    rate_jitter: float = 0.12
+    band_share: float = 0.25
+    time_mask: int = 25
+    channel_mask: int = 10
+    chain_share: float = 0.5
+    seed: int = 0
