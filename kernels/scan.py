@@ -1,53 +1,68 @@
 """Linear recurrence with a constant complex decay: x_k = a x_{k-1} + b_k.
 
-Glossary: L steps; a pair is a complex number on a last axis of 2; ... any leading axes.
+Glossary: B batch, L steps, H channels. Sequences are planar: real and imaginary parts are two planes, (..., 2, H).
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from audiossm.kernels import pairs
+from audiossm.kernels.channelwise import channelwise
+from torch import Tensor
 
 
 def decay_scan_reference(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
     """Compute `decay_scan` as its definition says, one step after another."""
-    x, out = state, []
-    for k in range(b.shape[-2]):
-        x = pairs.mul(pairs.exp(log_a), x) + b[..., k, :]
-        out.append(x)
-    return torch.stack(out, dim=-2) if out else b
+    a = pairs.as_complex(log_a).exp()
+    x, out = torch.complex(state[:, 0], state[:, 1]), []
+    for k in range(b.shape[1]):
+        x = a * x + torch.complex(b[:, k, 0], b[:, k, 1])
+        out.append(torch.stack((x.real, x.imag), dim=1))
+    return torch.stack(out, dim=1) if out else b
 
 
 def decay_scan(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
     """Return the states x_1 ... x_L of x_k = a x_{k-1} + b_k.
 
     Args:
-        log_a: (..., 2) logarithm of the decay a, broadcast against the leading axes of b.
-        b: (..., L, 2) inputs.
-        state: (..., 2) x_0.
+        log_a: (H, 2) logarithm of the decay a, pairs.
+        b: (B, L, 2, H) inputs.
+        state: (B, 2, H) x_0.
 
     Returns:
-        (..., L, 2) states; the last one is the state to hand on.
+        (B, L, 2, H) states; the last one is the state to hand on.
     """
-    if b.shape[-2] == 0:
+    if b.shape[1] == 0:
         return b
-    first = b[..., :1, :] + pairs.mul(pairs.exp(log_a), state).unsqueeze(-2)
-    b = torch.cat((first, b[..., 1:, :]), dim=-2)
-    return double(log_a, b) if torch.compiler.is_exporting() else Doubling.apply(log_a, b)
+    if torch.compiler.is_exporting():
+        return _few_steps(log_a, b, state)
+    a = pairs.as_complex(log_a)
+    x = torch.complex(b[:, :, 0], b[:, :, 1])
+    first = x[:, :1] + (a.exp() * torch.complex(state[:, 0], state[:, 1])).unsqueeze(1)
+    x = Doubling.apply(a, torch.cat((first, x[:, 1:]), dim=1))
+    return torch.stack((x.real, x.imag), dim=2)
+
+
+def _few_steps(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
+    """Write `decay_scan` as one matrix a channel: x_k = a^k x_0 + sum_j a^(k-j) b_j in real numbers."""
+    batch, length, _, channels = b.shape
+    lag = torch.arange(1, length + 1).unsqueeze(1) - torch.arange(length + 1)  # k - j, with x_0 as b_0
+    power = pairs.powers(log_a, length + 1)[:, lag.clamp(min=0)]  # (H, L, L + 1, 2)
+    re, im = torch.where((lag >= 0).unsqueeze(-1), power, 0).permute(3, 1, 2, 0)  # each (L, L + 1, H)
+    rows = torch.stack((torch.stack((re, -im), dim=2), torch.stack((im, re), dim=2)), dim=1)
+    z = torch.cat((state.unsqueeze(1), b), dim=1).flatten(1, 2)  # (B, 2 (L + 1), H)
+    return channelwise(rows.reshape(2 * length, 2 * (length + 1), channels), z).reshape(b.shape)
 
 
 def double(log_a: Tensor, x: Tensor) -> Tensor:
-    """Sum up from a zero state by doubling (Hillis and Steele 1986).
+    """Sum up complex x (B, L, H) from a zero state by doubling (Hillis and Steele 1986).
 
     After pass i each x_k holds the terms of the last 2^i steps, so that log2 L passes over the whole tensor replace L
     small steps.
     """
     reach = 1
-    while reach < x.shape[-2]:
-        decay = pairs.exp(log_a * reach).unsqueeze(-2)
-        x = torch.cat((x[..., :reach, :], x[..., reach:, :] + pairs.mul(decay, x[..., :-reach, :])), dim=-2)
+    while reach < x.shape[1]:
+        x = torch.cat((x[:, :reach], x[:, reach:] + (reach * log_a).exp() * x[:, :-reach]), dim=1)
         reach *= 2
     return x
 
@@ -71,10 +86,7 @@ class Doubling(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
         """See the class."""
         log_a, x = ctx.saved_tensors
-        conj = torch.stack((log_a[..., 0], -log_a[..., 1]), dim=-1)
-        adjoint = double(conj, grad.flip(-2)).flip(-2)
+        adjoint = double(log_a.conj(), grad.flip(1)).flip(1)
         if not ctx.needs_input_grad[0]:
             return None, adjoint
-        products = pairs.as_complex(adjoint[..., 1:, :]) * pairs.as_complex(x[..., :-1, :]).conj()
-        summed = torch.view_as_real(products.sum(-1))
-        return pairs.mul(pairs.exp(conj), summed).sum_to_size(log_a.shape), adjoint
+        return log_a.exp().conj() * (adjoint[:, 1:] * x[:, :-1].conj()).sum((0, 1)), adjoint

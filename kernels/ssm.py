@@ -9,18 +9,20 @@ length, K chunks. A pair is a complex number on a last axis of 2.
 """
 
 import torch
+from audiossm.kernels import pairs
+from audiossm.kernels.channelwise import channelwise
+from audiossm.kernels.scan import decay_scan
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiossm.kernels import pairs
-from audiossm.kernels.scan import decay_scan
-
-# One block costs L² products a channel; beyond this length it is cheaper to cut the sequence into chunks.
-LONGEST_BLOCK = 256
+FEW = 8  # up to this length, a live frame, channels stay last and nothing is transposed
+LONGEST_BLOCK = 256  # one block costs L² products a channel; beyond, chunks are cheaper
 CHUNK = 128
 
 
-def ssm_conv_reference(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def ssm_conv_reference(
+    u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
     """Compute `ssm_conv` as its definition says, one sample after another."""
     a, x, out = pairs.exp(log_a), state, []
     for n in range(u.shape[-1]):
@@ -50,40 +52,57 @@ def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> t
     length = u.shape[-1]
     if length == 0:
         return u, state
+    if length <= FEW:
+        return _few(u, log_a, c, d, state)
     if length <= LONGEST_BLOCK:
         return _chunks(u, log_a, c, d, state, length)
     whole = length // CHUNK * CHUNK
     y, state = _chunks(u[..., :whole], log_a, c, d, state, CHUNK)
     if whole < length:
-        tail, state = _chunks(u[..., whole:], log_a, c, d, state, length - whole)
+        tail, state = ssm_conv(u[..., whole:], log_a, c, d, state)
         y = torch.cat((y, tail), dim=-1)
     return y, state
 
 
+def _few(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Run `ssm_conv` over a few samples as two small matrices a channel, with channels last and complex planes apart."""
+    within, reads, writes = _block(log_a, c, d, u.shape[-1])
+    v = u.transpose(1, 2)  # (B, L, H)
+    x = state.permute(0, 3, 2, 1).flatten(1, 2)  # (B, 2N, H)
+    to_y = torch.cat((reads, within), dim=1).permute(
+        2, 1, 0
+    )  # (L, 2N + L, H), columns in the order of x, then of v
+    y = channelwise(to_y, torch.cat((x, v), dim=1))
+    re, im = pairs.exp(u.shape[-1] * log_a).permute(2, 1, 0)  # a^L, each (N, H)
+    swapped = x.index_select(1, torch.arange(x.shape[1], device=x.device).roll(len(re)))
+    x = x * torch.cat((re, re)) + swapped * torch.cat((-im, im)) + channelwise(writes.permute(2, 1, 0), v)
+    return y.transpose(1, 2), x.unflatten(1, (2, len(re))).permute(0, 3, 2, 1)
+
+
 def _chunks(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor, q: int) -> tuple[Tensor, Tensor]:
-    """Run `ssm_conv` over K whole chunks of q samples."""
+    """Run `ssm_conv` over K whole chunks of q samples as batched matrix products."""
     batch, channels, length = u.shape
     modes, chunks = log_a.shape[1], length // q
     within, reads, writes = _block(log_a, c, d, q)
-
-    # The channel leads, so that each product is one batched matrix product over (B K) rows.
-    v = u.transpose(0, 1).reshape(channels, batch * chunks, q)
-    x = state.transpose(0, 1)  # (H, B, N, 2)
-    if chunks == 1:
-        starts = x.reshape(channels, batch, 2 * modes)
-        final = pairs.mul(pairs.exp(q * log_a).unsqueeze(1), x) + (v @ writes).reshape(x.shape)
-    else:
-        added = (v @ writes).reshape(channels, batch, chunks, modes, 2).transpose(2, 3)  # (H, B, N, K, 2)
-        ends = decay_scan((q * log_a).unsqueeze(1), added, x)
-        starts = torch.cat((x.unsqueeze(-2), ends[..., :-1, :]), dim=-2)
-        starts = starts.transpose(2, 3).reshape(channels, batch * chunks, 2 * modes)
-        final = ends[..., -1, :]
-    y = v @ within + starts @ reads  # (H, B K, q)
-    return y.reshape(channels, batch, length).transpose(0, 1), final.transpose(0, 1)
+    v = u.transpose(0, 1).reshape(
+        channels, batch * chunks, q
+    )  # a channel leads: one product over (B K) rows each
+    added = (
+        (v @ writes).reshape(channels, batch, chunks, 2, modes).permute(1, 2, 3, 0, 4).flatten(3)
+    )  # (B, K, 2, H N)
+    first = state.permute(0, 3, 1, 2).flatten(2)  # (B, 2, H N)
+    path = torch.cat((first.unsqueeze(1), decay_scan((q * log_a).flatten(0, 1), added, first)), dim=1)
+    starts = path[:, :-1].unflatten(3, (channels, modes)).permute(3, 0, 1, 2, 4)  # (H, B, K, 2, N)
+    y = v @ within + starts.reshape(channels, batch * chunks, 2 * modes) @ reads
+    final = path[:, -1].unflatten(2, (channels, modes)).permute(0, 2, 3, 1)
+    return y.reshape(channels, batch, length).transpose(0, 1), final
 
 
 def _block(log_a: Tensor, c: Tensor, d: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the matrices of a chunk: inputs to outputs (H, q, q), state to outputs (H, 2N, q), inputs to state (H, q, 2N)."""
+    """Return a block's matrices: inputs to outputs (H, q, q), state to outputs (H, 2N, q), inputs to state (H, q, 2N).
+
+    The 2N real numbers of a state are all real parts, then all imaginary parts.
+    """
     power = pairs.powers(log_a, q + 1)  # (H, N, q + 1, 2)
     out = 2 * pairs.mul(c.unsqueeze(-2), power)  # 2 c a^t
     kernel = out[..., :q, 0].sum(1)  # (H, q)
@@ -91,6 +110,6 @@ def _block(log_a: Tensor, c: Tensor, d: Tensor, q: int) -> tuple[Tensor, Tensor,
     # Row s of the Toeplitz matrix is the kernel delayed by s: windows of the kernel behind q - 1 zeros.
     within = F.pad(kernel, (q - 1, 0)).unfold(-1, q, 1).flip(1)
     # Re(w x) = Re w Re x - Im w Im x
-    reads = torch.stack((out[..., 1:, 0], -out[..., 1:, 1]), dim=2).flatten(1, 2)  # (H, 2N, q)
-    writes = power[:, :, :q].flip(2).permute(0, 2, 1, 3).flatten(2)  # (H, q, 2N): a^(q-1-s)
+    reads = torch.cat((out[..., 1:, 0], -out[..., 1:, 1]), dim=1)  # (H, 2N, q)
+    writes = power[:, :, :q].flip(2).permute(0, 2, 3, 1).flatten(2)  # a^(q-1-s)
     return within, reads, writes

@@ -19,14 +19,20 @@ def keywords(
     batch: Annotated[int, typer.Option(min=1, help="Clips a step, over all devices together.")] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate; SSM parameters have their own, 0.001.")] = 0.004,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
-    width: Annotated[int, typer.Option(min=1, help="Channels of the S4D stack (d_model).")] = 112,
+    width: Annotated[int, typer.Option(min=1, help="Channels of the S4D stack (d_model).")] = 120,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the stack.")] = 6,
-    d_state: Annotated[int, typer.Option(min=2, help="Real state dimensions a channel (N).")] = 32,
+    d_state: Annotated[int, typer.Option(min=2, help="Real state dimensions a channel (N).")] = 16,
     channels: Annotated[int, typer.Option(min=1, help="Channels of the filterbank.")] = 64,
-    rate: Annotated[int, typer.Option(min=4000, help="Native sampling rate in Hz; clips are resampled to it.")] = 16000,
+    rate: Annotated[
+        int, typer.Option(min=4000, help="Native sampling rate in Hz; clips are resampled to it.")
+    ] = 16000,
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
-    devices: Annotated[str, typer.Option(help="'auto' (every GPU, else one CPU process) or a number.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from where the run in --out stopped.")] = False,
+    devices: Annotated[
+        str, typer.Option(help="'auto' (every GPU, else one CPU process) or a number.")
+    ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from where the run in --out stopped.")
+    ] = False,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
     """Train a keyword model. It will hear any sampling rate, whatever the clips were recorded at.
@@ -36,9 +42,7 @@ def keywords(
     from audiossm.tasks import KeywordConfig
     from audiossm.training import TrainOptions, train_keywords
 
-    config = KeywordConfig(
-        (), rate=rate, channels=channels, d_model=width, layers=layers, d_state=d_state
-    )
+    config = KeywordConfig((), rate=rate, channels=channels, d_model=width, layers=layers, d_state=d_state)
     options = TrainOptions(epochs=epochs, batch=batch, lr=lr, seed=seed)
     train_keywords(data, out, config, options, resume, devices, label_column, progress, say=typer.echo)
     typer.echo(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")

@@ -7,7 +7,7 @@ that between any two times the modes move exactly by
     x(t + s) = e^{p s} x(t) + sum_n u_n (e^{p (t + s - a_n)} - e^{p (t + s - b_n)}) / p
 
 where [a_n, b_n] is the part of sample n's hold inside [t, t + s]. Ticks need not fall on samples. Within a tick the
-channels are read R times and their power |y|² is averaged; its logarithm is the output. models/FORMAT.md gives the same
+channels are read R times and their power |y|² is averaged; log(1 + power / floor), 0 in silence, is the output. models/FORMAT.md gives the same
 formulas for those who embed a model.
 
 Glossary: B batch, L samples, T ticks, C channels, M modes a channel, R read-outs a tick, W samples that a tick reads,
@@ -21,13 +21,13 @@ from scipy.signal import besselap
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiossm.kernels import decay_scan, pairs
+from audiossm.kernels import channelwise, decay_scan, pairs
 from audiossm.mixers.base import Mixer, State, slow
 
 TICKS_PER_SECOND = 200
 TICK = 1 / TICKS_PER_SECOND  # seconds
 RATE_STEP = 25  # Hz: at a multiple of it a tick begins on a multiple of 1/8 sample
-POWER_FLOOR = 1e-9  # added to the power before the logarithm; full scale is about 0.25
+POWER_FLOOR = 1e-9  # power that counts as silence; full scale is about 0.25
 
 
 def clock_rate(rate: int) -> int:
@@ -62,7 +62,7 @@ class Filterbank(Mixer):
         self,
         channels: int = 64,
         modes: int = 4,
-        readouts: int = 4,
+        readouts: int = 2,
         native_rate: int = 16000,
         low: float = 60.0,
         high: float = 7600.0,
@@ -106,11 +106,12 @@ class Filterbank(Mixer):
         reach = pairs.div(pairs.mul(pairs.exp(poles * after), pairs.expm1(poles * held)), poles)
         reach = reach * self.gain(rate)[:, None, None]
         heard = pairs.mul(weights, reach).sum(-2)  # (P, W, R, C, 2)
-        return torch.cat((reach[:, :, -1].flatten(2), heard.transpose(2, 3).flatten(2)), dim=-1)
+        to_modes = reach[:, :, -1].permute(0, 1, 4, 3, 2)  # (P, W, 2, M, C)
+        return torch.cat((to_modes.flatten(2), heard.transpose(3, 4).flatten(2)), dim=-1)
 
     def gain(self, rate: int) -> Tensor:
         """Return the gain (C,) that undoes the hold's droop at each centre, and silences channels above rate / 2."""
-        centre = self.poles()[..., 1].mean(-1) / (2 * math.pi * rate)
+        centre = self.poles()[..., 1].mean(-1).abs() / (2 * math.pi * rate)
         return torch.where(centre < 0.5, 1 / torch.sinc(centre), 0)
 
     def initial_state(self, batch: int, rate: int | None = None) -> State:
@@ -141,9 +142,13 @@ class Filterbank(Mixer):
         held = F.pad(audio, (max(0, window - audio.shape[1]), 0))[:, -window:]
         audio = F.pad(audio, (0, window))  # the last window may reach past its tick, where its taps are zero
         tick = torch.arange(first, last, device=u.device)
-        index = (tick * rate // TICKS_PER_SECOND - origin).unsqueeze(1) + torch.arange(window, device=u.device)
+        index = (tick * rate // TICKS_PER_SECOND - origin).unsqueeze(1) + torch.arange(
+            window, device=u.device
+        )
         y, modes = self.ticks(audio[:, index], self.taps(rate), state["modes"], first)
-        clock = torch.full_like(state["clock"], (now + u.shape[1]) % (phases(rate) * rate // TICKS_PER_SECOND))
+        clock = torch.full_like(
+            state["clock"], (now + u.shape[1]) % (phases(rate) * rate // TICKS_PER_SECOND)
+        )
         return y, {"modes": modes, "held": held, "clock": clock}
 
     def ticks(self, windows: Tensor, taps: Tensor, modes: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
@@ -158,33 +163,44 @@ class Filterbank(Mixer):
         Returns:
             log-power (B, T, C) and the modes at the end of the last tick.
         """
-        batch, length, _ = windows.shape
         count = taps.shape[0]
         if count == 1:
-            seen = windows @ taps[0]  # (B, T, K)
-        else:
-            seen = windows.new_empty(batch, length, taps.shape[-1])
-            for i in range(min(count, length)):
-                seen[:, i::count] = windows[:, i::count] @ taps[(first + i) % count]
+            return self.read(windows @ taps[0], modes)
+        seen = windows.new_empty(*windows.shape[:2], taps.shape[-1])
+        for i in range(min(count, windows.shape[1])):
+            seen[:, i::count] = windows[:, i::count] @ taps[(first + i) % count]
         return self.read(seen, modes)
 
     def read(self, seen: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
-        """Advance by whole ticks, given each tick's windows times its taps, (B, T, K)."""
+        """Advance by whole ticks, given each tick's window times its taps, (B, T, K).
+
+        The first 2 M C columns are what the window adds to the modes, as planes (2, M, C); the other 2 R C what it adds
+        to the channels at each read-out, as (R, 2, C).
+        """
         batch, length, _ = seen.shape
         c, m, r = self.channels, self.modes, self.readouts
-        added = seen[..., : c * m * 2].reshape(batch, length, c, m, 2).permute(0, 2, 3, 1, 4)  # (B, C, M, T, 2)
-        local = seen[..., c * m * 2 :].reshape(batch, length, c, r * 2).transpose(1, 2)  # (B, C, T, 2 R)
-        poles = self.poles()
-        path = torch.cat((modes.unsqueeze(-2), decay_scan(poles * TICK, added, modes)), dim=-2)  # (B, C, M, T + 1, 2)
-        # From the modes at a tick's start to its read-outs, y = w e^{p tau} x: (C, 2 M, 2 R) in real numbers
-        tau = TICK * torch.arange(1, r + 1, device=seen.device, dtype=seen.dtype) / r
-        rotate = pairs.mul(self.weights().unsqueeze(-2), pairs.exp(poles.unsqueeze(-2) * tau.unsqueeze(-1)))
-        to_re = torch.stack((rotate[..., 0], -rotate[..., 1]), dim=2)  # (C, M, 2, R)
-        to_im = torch.stack((rotate[..., 1], rotate[..., 0]), dim=2)
-        matrix = torch.stack((to_re, to_im), dim=-1).reshape(c, m * 2, r * 2)
-        y = local + path[..., :-1, :].transpose(2, 3).reshape(batch, c, length, m * 2) @ matrix
-        power = y.square().sum(-1) / r  # (B, C, T)
-        return (power + POWER_FLOOR).log().transpose(1, 2), path[..., -1, :]
+        added, local = seen.split((2 * m * c, 2 * r * c), dim=-1)
+        first = modes.permute(0, 3, 2, 1)  # (B, 2, M, C)
+        log_decay = self.poles().transpose(0, 1).flatten(0, 1) * TICK  # (M C, 2)
+        steps = decay_scan(log_decay, added.reshape(batch, length, 2, m * c), first.flatten(2))
+        path = torch.cat((first.reshape(batch, 1, 2 * m, c), steps.reshape(batch, length, 2 * m, c)), dim=1)
+        starts = path[:, :-1].reshape(batch * length, 2 * m, c)
+        y = channelwise(self.readout_matrix(), starts) + local.reshape(batch * length, 2 * r, c)
+        power = 2 * y.square().mean(1).reshape(batch, length, c)  # the mean of |y|² over the read-outs
+        final = path[:, -1].reshape(batch, 2, m, c).permute(0, 3, 2, 1)
+        return (power / POWER_FLOOR + 1).log(), final
+
+    def readout_matrix(self) -> Tensor:
+        """Return the matrix from a tick's first modes, planes (2, M), to its read-outs (R, 2), for each channel.
+
+        Read-out r is y = sum_m w_m e^{p_m tau_r} x_m, in real numbers: (2 R, 2 M, C).
+        """
+        tau = TICK * torch.arange(1, self.readouts + 1, device=self.weight.device) / self.readouts
+        rotated = pairs.mul(
+            self.weights().unsqueeze(-2), pairs.exp(self.poles().unsqueeze(-2) * tau.unsqueeze(-1))
+        )
+        re, im = rotated.permute(3, 2, 1, 0)  # each (R, M, C)
+        return torch.stack((torch.cat((re, -im), dim=1), torch.cat((im, re), dim=1)), dim=1).flatten(0, 1)
 
 
 def erb_space(low: float, high: float, count: int) -> list[float]:

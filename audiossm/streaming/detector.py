@@ -12,8 +12,7 @@ class Detector:
 
     The probabilities are averaged over the last `smoothing` seconds; a label whose average reaches
     `threshold` is reported, the highest if several do. Then nothing is reported for `refractory` seconds, and
-    the same label not
-    until its average has fallen under the threshold: one word is one event, however long its probability
+    the same label not until its average has fallen under the threshold: one word is one event, however long its probability
     stays high. Nothing is reported before `smoothing` seconds have been heard. Labels that begin with `_`
     stand for silence and for other sounds and are never reported.
 
@@ -34,7 +33,7 @@ class Detector:
         self._next = 0  # where the next frame goes in the ring
         self._count = 0  # how many rows of the ring hold a frame
         self._quiet = 0  # frames until something may be reported again
-        self._armed = self._speaks.copy()  # labels that may be reported
+        self._armed = self._speaks  # labels that may be reported
 
     def update(self, posteriors: np.ndarray) -> tuple[str, float] | None:
         """Take a frame's probabilities (classes,); return (label, average) when a word is detected."""
@@ -44,11 +43,16 @@ class Detector:
         self._count = min(self._count + 1, size)
         self._quiet = max(self._quiet - 1, 0)
 
-        average = self._ring[: self._count].mean(axis=0)
+        if self._count < size:
+            return None
+        average = np.add.reduce(self._ring, axis=0) / size
         high = average >= self._threshold
-        self._armed |= self._speaks & ~high
+        if not high.any():  # the usual frame
+            self._armed = self._speaks
+            return None
+        self._armed = (self._armed | ~high) & self._speaks
         candidates = high & self._armed
-        if self._count < size or self._quiet > 0 or not candidates.any():
+        if self._quiet > 0 or not candidates.any():
             return None
         best = int(np.where(candidates, average, -1.0).argmax())
         self._armed[best] = False

@@ -136,12 +136,10 @@ class KeywordStream:
         """(n,) or (n, channels) of an accepted type -> (n,) float32, with bad values replaced and counted."""
         if piece.dtype == np.int16:
             piece = piece * np.float64(1 / 32768)
-        else:
-            bad = ~(np.abs(piece) <= ABSURD)  # true for NaN as well
-            count = int(np.count_nonzero(bad))
-            if count:
-                self.bad_samples += count
-                piece = np.where(bad, piece.dtype.type(0), piece)
+        elif not np.vdot(piece, piece) <= ABSURD:  # rare: NaN, infinity or far beyond full scale somewhere
+            bad = ~(np.abs(piece) <= ABSURD)
+            self.bad_samples += int(np.count_nonzero(bad))
+            piece = np.where(bad, piece.dtype.type(0), piece)
         if piece.ndim == 2:
             # One channel after the other: the order of a sum along an axis can depend on the memory's layout.
             total = piece[:, 0].astype(np.float64)

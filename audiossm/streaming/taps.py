@@ -5,7 +5,7 @@ A tick is 5 ms whatever the rate, so ticks may begin between two samples. A rate
 eighths of a sample. `models/FORMAT.md` derives the weights.
 
 Glossary: f rate in Hz, C channels, M modes a channel, R read-outs a tick, W samples a tick's window, K
-columns, P different ticks in a frame (1 or 4).
+columns, P phases: ticks of a frame that begin differently between two samples (1, 2 or 4), Q = 4 / P.
 """
 
 from dataclasses import dataclass
@@ -65,26 +65,31 @@ class FrameClock:
         return frames * self.grid / (50 * int(self.rate))
 
 
+def _phases(clock: FrameClock, frame: int) -> np.ndarray:
+    """Where each tick of a frame begins between two samples, in eighths: the first P of the 4 that then repeat."""
+    phases = (np.arange(FRAME_TICKS) + frame % clock.period * FRAME_TICKS) * clock.tick % 8
+    for count in (1, 2):
+        if (phases[:-count] == phases[count:]).all():
+            return phases[:count]
+    return phases
+
+
 def windows(clock: FrameClock, frame: int = 0) -> np.ndarray:
-    """For each tick of a frame, the samples of `audio` that its taps read: (4, W) int64."""
-    begin = (
-        np.arange(frame % clock.period * FRAME_TICKS, (frame % clock.period + 1) * FRAME_TICKS) * clock.tick
-    )
+    """The samples of `audio` that each tick's taps read: (P, Q, W) int64. Tick q P + p of the frame is [p, q]."""
+    begin = (np.arange(FRAME_TICKS) + frame % clock.period * FRAME_TICKS) * clock.tick
     first = begin // 8 - begin[0] // 8  # (4,)
     width = -(-clock.tick // 8) + 1
-    return np.minimum(first[:, None] + np.arange(width), clock.samples - 1).astype(np.int64)
+    index = np.minimum(first[:, None] + np.arange(width), clock.samples - 1)
+    count = len(_phases(clock, frame))
+    return np.ascontiguousarray(index.reshape(-1, count, width).swapaxes(0, 1).astype(np.int64))
 
 
 def taps(bank: Filterbank, clock: FrameClock, frame: int = 0) -> np.ndarray:
     """The weights of a window's samples in the modes and the channels' outputs: (P, W, K) float32.
 
-    Columns: all modes at the tick's end as (C, M, [re, im]), then the channels' outputs as (C, R, [re, im]).
+    Columns: the modes at the tick's end as ([re, im], M, C), then the channels' outputs as (R, [re, im], C).
     """
-    begin = np.arange(FRAME_TICKS) * clock.tick + frame % clock.period * FRAME_TICKS * clock.tick
-    phases = begin % 8
-    if (phases == phases[0]).all():
-        phases = phases[:1]
-    return np.stack([_tick_taps(bank, clock, int(phase)) for phase in phases])
+    return np.stack([_tick_taps(bank, clock, int(phase)) for phase in _phases(clock, frame)])
 
 
 def _tick_taps(bank: Filterbank, clock: FrameClock, phase: int) -> np.ndarray:
@@ -106,7 +111,8 @@ def _tick_taps(bank: Filterbank, clock: FrameClock, phase: int) -> np.ndarray:
         modes = _held(poles, (tau - b)[:, None, None], (b - a)[:, None, None]) * gain[:, None]  # (W, C, M)
         outputs.append((modes * bank.weights).sum(axis=-1))  # (W, C)
     # The last read-out is the tick's end, where the state of the modes is taken.
-    return np.concatenate([_pairs(modes), _pairs(np.stack(outputs, axis=-1))], axis=1).astype(np.float32)
+    columns = [_planes(modes.swapaxes(1, 2)), *(_planes(output) for output in outputs)]
+    return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def _held(pole: np.ndarray, since: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -117,6 +123,6 @@ def _held(pole: np.ndarray, since: np.ndarray, length: np.ndarray) -> np.ndarray
     return np.exp(pole * since) * np.expm1(pole * length) / pole
 
 
-def _pairs(values: np.ndarray) -> np.ndarray:
-    """(W, ...) complex -> (W, 2 ...) real, [re, im] last."""
-    return np.stack([values.real, values.imag], axis=-1).reshape(len(values), -1)
+def _planes(values: np.ndarray) -> np.ndarray:
+    """(W, ...) complex -> (W, 2 ...) real: all real parts, then all imaginary parts."""
+    return np.stack([values.real, values.imag], axis=1).reshape(len(values), -1)

@@ -18,7 +18,7 @@ class KeywordConfig:
     Attributes:
         labels: the classes in order; one that begins with "_" is background and never reported.
         rate: native rate in Hz, that of the training clips.
-        channels, modes: size of the filterbank.
+        channels, modes, readouts: size of the filterbank.
         d_model, layers, d_state: width, depth and real state dimensions a channel of the S4D stack.
         dropout: share of channels left out in training.
         memory: time constant of the pooling at the start, in seconds.
@@ -28,9 +28,10 @@ class KeywordConfig:
     rate: int = 16000
     channels: int = 64
     modes: int = 4
-    d_model: int = 112
+    readouts: int = 2
+    d_model: int = 120
     layers: int = 6
-    d_state: int = 32
+    d_state: int = 16
     dropout: float = 0.1
     memory: float = 0.5
 
@@ -46,7 +47,7 @@ class KeywordModel(Mixer):
     def __init__(self, config: KeywordConfig):
         super().__init__()
         self.config = config
-        self.encoder = Filterbank(config.channels, config.modes, native_rate=config.rate)
+        self.encoder = Filterbank(config.channels, config.modes, config.readouts, config.rate)
         self.norm = ChannelNorm(config.channels)
         self.widen = nn.Linear(config.channels, config.d_model)
         self.backbone = Stack(

@@ -41,4 +41,4 @@ class FadingMean(Mixer):
         half = pairs.pair(zero + 0.5, zero).expand(channels, 1, 2)  # y = 2 Re(c x)
         sums, final = ssm_conv(terms, log_decay, half, zero.expand(channels), state["sums"])
         sums = sums.transpose(1, 2)
-        return sums[..., :-1] / (sums[..., -1:] + 1e-6), {"sums": final}
+        return sums[..., :-1] / sums[..., -1:].clamp(min=1e-6), {"sums": final}

@@ -1,19 +1,25 @@
 """How well a keyword model does on clips, at any sampling rate and by both of the literature's protocols."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from audiossm.data import ClipArray, resample
+from audiossm.data import ClipArray, find_clips, load_clips, resample
+from audiossm.streaming import Model, load
+from audiossm.streaming.taps import FrameClock, taps, windows
 from audiossm.tasks import KeywordModel
+from audiossm.training.checkpoint import load_model
+from audiossm.training.options import CLIP_SECONDS
 
-FRAME_SECONDS = 0.02  # a clip is heard to the end of its last whole or begun frame, by module and file alike
 BATCH = 64
 
-Predict = Callable[[np.ndarray, int], np.ndarray]  # clips (n, samples) float32 at a rate in Hz -> (n, classes) scores
+Predict = Callable[
+    [np.ndarray, int], np.ndarray
+]  # clips (n, samples) float32 at a rate in Hz -> (n, classes) scores
 
 
 def module_predictor(model: KeywordModel, device: str | None = None) -> Predict:
@@ -31,11 +37,63 @@ def module_predictor(model: KeywordModel, device: str | None = None) -> Predict:
     return predict
 
 
+def file_predictor(model: Model) -> Predict:
+    """Return a function that classifies clips with an exported file, a batch of streams at a time, frame by frame."""
+    size = model.metadata.state_size
+
+    def predict(audio: np.ndarray, rate: int) -> np.ndarray:
+        clock = FrameClock(rate)
+        bank = model.metadata.filterbank
+        feeds = [
+            {"taps": taps(bank, clock, i), "windows": windows(clock, i)}
+            if rate != model.metadata.rate
+            else {}
+            for i in range(clock.period)
+        ]
+        audio = whole_frames(audio, rate)
+        state = np.zeros((len(audio), size), np.float32)
+        posteriors = np.zeros((len(audio), len(model.metadata.labels)), np.float32)
+        begin = frame = 0
+        while begin + clock.samples <= audio.shape[1]:
+            part = audio[:, begin : begin + clock.samples]
+            inputs = {"audio": part, "state": state, **feeds[frame % clock.period]}
+            posteriors, state = model.session.run(["posteriors", "state_out"], inputs)
+            begin += clock.samples - clock.shared(frame)
+            frame += 1
+        return posteriors
+
+    return predict
+
+
 def whole_frames(audio: np.ndarray, rate: int) -> np.ndarray:
     """Pad clips (n, samples) with zeros to a whole number of frames, as `flush` does at the end of a stream."""
-    frames = -(-audio.shape[1] // (rate * FRAME_SECONDS))
-    missing = int(np.ceil(frames * rate * FRAME_SECONDS)) - audio.shape[1]
-    return np.pad(audio, ((0, 0), (0, max(0, missing))))
+    frame = FrameClock(rate).grid / 50  # samples; at some rates a half
+    samples = int(np.ceil(np.ceil(audio.shape[1] / frame) * frame))
+    return np.pad(audio, ((0, 0), (0, samples - audio.shape[1])))
+
+
+def evaluate_model(
+    model: str | Path,
+    data: str | Path,
+    rates: list[int],
+    split: str = "test",
+    label_column: str = "label",
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Evaluate a run folder, an ONNX file or a released model on a split of a data folder.
+
+    Raises FileNotFoundError or ValueError where the model or the data is not as it should be.
+    """
+    for rate in rates:
+        FrameClock(rate)  # raises for what is no rate
+    if Path(model).is_dir():
+        module, _ = load_model(model)
+        labels, native, predict = module.config.labels, module.config.rate, module_predictor(module)
+    else:
+        file = load(model)
+        labels, native, predict = file.metadata.labels, file.metadata.rate, file_predictor(file)
+    clips = find_clips(data, split=split, label_column=label_column)
+    return evaluate_keywords(predict, load_clips(clips, native, CLIP_SECONDS, list(labels)), rates, say)
 
 
 def evaluate_keywords(

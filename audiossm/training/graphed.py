@@ -30,7 +30,9 @@ def record(
     The samples give the shapes. Recording runs the module; its buffers (running statistics) are put back.
     """
     buffers = {name: value.clone() for name, value in module.named_buffers()}
-    pool = torch.cuda.graph_pool_handle()  # the graphs share their scratch memory: they never run at the same time
+    pool = (
+        torch.cuda.graph_pool_handle()
+    )  # the graphs share their scratch memory: they never run at the same time
     graphs = {}
     for key, sample in variants:
         call = Recorded(module, lambda x, key=key: function(x, *key))

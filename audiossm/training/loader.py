@@ -32,7 +32,12 @@ class ClipBatches(LightningDataModule):
 
     def __init__(self, train: ClipArray, val: ClipArray | None, batch: int, seed: int):
         super().__init__()
-        self.train, self.val, self.batch, self.seed = ClipDataset(train), val and ClipDataset(val), batch, seed
+        self.train, self.val, self.batch, self.seed = (
+            ClipDataset(train),
+            val and ClipDataset(val),
+            batch,
+            seed,
+        )
 
     def train_dataloader(self) -> DataLoader:
         """Give the shuffled training batches; the last, incomplete one is left out."""

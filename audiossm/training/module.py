@@ -10,13 +10,17 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from audiossm.data import augment
-from audiossm.mixers.filterbank import POWER_FLOOR, TICKS_PER_SECOND
+from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks import KeywordModel
 from audiossm.training.graphed import record
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
 
-RATE_STEP = 2 * TICKS_PER_SECOND  # Hz between the rates heard in training: each has ticks that begin on samples
-LOWEST_CUT = 0.55  # band limiting keeps at least this share of the channels: about 2.5 kHz with the default filterbank
+RATE_STEP = (
+    2 * TICKS_PER_SECOND
+)  # Hz between the rates heard in training: each has ticks that begin on samples
+LOWEST_CUT = (
+    0.55  # band limiting keeps at least this share of the channels: about 2.5 kHz with the default filterbank
+)
 
 
 class KeywordTraining(LightningModule):
@@ -65,7 +69,7 @@ class KeywordTraining(LightningModule):
         o = self.options
         features, _ = self.model.encoder(audio.unsqueeze(-1), rate=rate)
         lowest = int(LOWEST_CUT * features.shape[2])
-        features = augment.band_limit(features, lowest, math.log(POWER_FLOOR), o.band_share)
+        features = augment.band_limit(features, lowest, 0.0, o.band_share)
         features = augment.mask(features, 1, o.time_mask, 2)
         features = augment.mask(features, 2, o.channel_mask, 2)
         logits, _ = self.model.classify(features)
@@ -84,7 +88,7 @@ class KeywordTraining(LightningModule):
         self.accuracy(logits[:, -1], target)
         self.log("val_accuracy", self.accuracy, prog_bar=True)
 
-    def configure_optimizers(self):  # noqa: ANN201  (Lightning's own union of types)
+    def configure_optimizers(self):
         """AdamW in three groups: SSM parameters, those without decay (biases, norms, D), and matrices."""
         o = self.options
         groups: dict[tuple[float, float], list] = {}

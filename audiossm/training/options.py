@@ -26,7 +26,7 @@ class TrainOptions:
         seed: of weights, order and augmentation.
     """
 
-    epochs: int = 120
+    epochs: int = 100
     batch: int = 64
     lr: float = 0.004
     weight_decay: float = 0.05

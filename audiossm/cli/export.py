@@ -1,0 +1,38 @@
+"""`audiossm export`: a run folder becomes a model file."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from audiossm.cli.app import app
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder that `audiossm train` left.")],
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+    rate: Annotated[
+        int | None, typer.Option(help="Bake in another rate in Hz, for engines that cannot feed `taps`.")
+    ] = None,
+    data_terms: Annotated[
+        str, typer.Option(help="What the training data's licence permits; kept in the file.")
+    ] = "not stated",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Write one ONNX file that hears every sampling rate, verified frame by frame against the module.
+
+    Example: audiossm export runs/kw --out kw.onnx
+    """
+    from audiossm.export import export_keywords
+
+    done = export_keywords(run, out, rate, data_terms)
+    if as_json:
+        typer.echo(json.dumps(asdict(done) | {"path": str(done.path)}))
+    else:
+        typer.echo(
+            f"{done.path}: {done.bytes / 1e6:.1f} MB, {done.nodes} nodes, equal to the module to {done.error:.0e}; "
+            f"try: audiossm listen {done.path}"
+        )
