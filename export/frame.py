@@ -17,7 +17,8 @@ BETWEEN_TICKS = ("encoder.held", "encoder.clock")
 class StateLayout:
     """How a flat dict of states is packed into one row of floats.
 
-    Each part is stored with its axes reversed (channels last, complex planes first): the order in which a frame reads it.
+    Each part is stored with its axes reversed (channels last, complex planes first): the order in which a frame reads
+    it.
 
     Attributes:
         parts: (name, stored shape without the batch axis, offset) of each part.
@@ -40,10 +41,7 @@ class StateLayout:
         """Return the state as the module knows it."""
         sizes = [math.prod(shape) for _, shape, _ in self.parts]
         rows = packed.split(sizes, dim=1)
-        return {
-            name: reverse(row.reshape(-1, *shape))
-            for (name, shape, _), row in zip(self.parts, rows, strict=True)
-        }
+        return {name: reverse(row.reshape(-1, *shape)) for (name, shape, _), row in zip(self.parts, rows, strict=True)}
 
 
 def reverse(x: Tensor) -> Tensor:
@@ -60,7 +58,7 @@ class KeywordFrame(nn.Module):
         self.layout = StateLayout(model.initial_state(1))
 
     def forward(self, seen: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probability of each label at the end of the frame (B, classes), and the state to hand on (B, S)."""
+        """Return each label's probability at the end of the frame (B, classes), and the state to hand on (B, S)."""
         before = self.layout.unpack(state)
         features, modes = self.model.encoder.read(seen, before["encoder.modes"])
         logits, after = self.model.classify(features, before)
@@ -69,6 +67,4 @@ class KeywordFrame(nn.Module):
 
 def unstreamable(module: nn.Module) -> Sequence[str]:
     """Name the parts of a module that need the future."""
-    return [
-        name or type(m).__name__ for name, m in module.named_modules() if not getattr(m, "streamable", True)
-    ]
+    return [name or type(m).__name__ for name, m in module.named_modules() if not getattr(m, "streamable", True)]

@@ -20,7 +20,8 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Trace a module into an ONNX model with a symbolic batch axis, leading in every tensor.
 
-    All that depends on parameters alone (kernels, powers of the decays) is computed here, once, and stored as a constant.
+    All that depends on parameters alone (kernels, powers of the decays) is computed here, once, and stored as a
+    constant.
     """
     batch = torch.export.Dim("batch")
     shapes = [{0: batch} for _ in sample]

@@ -17,14 +17,12 @@ TOLERANCE = 1e-4
 
 
 def verify(proto: onnx.ModelProto, model: KeywordModel, rate: int) -> float:
-    """Return the largest difference of posteriors and states, relative to their RMS; raise RuntimeError if it is too large.
+    """Return the largest difference of posteriors and states over their RMS; raise RuntimeError if it is too large.
 
-    The audio is babble made from a fixed seed: bursts with speech's spectrum and rhythm, with pauses. It is heard twice, so
-    that the comparison begins from a state that is not zero.
+    The audio is babble made from a fixed seed: bursts with speech's spectrum and rhythm, with pauses. It is heard
+    twice, so that the comparison begins from a state that is not zero.
     """
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), quiet(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), quiet(), providers=["CPUExecutionProvider"])
     facts = json.loads({p.key: p.value for p in proto.metadata_props}[KEY])
     layout = StateLayout(model.initial_state(1, rate))
     audio = babble(round(SECONDS * rate), rate)
@@ -40,7 +38,7 @@ def verify(proto: onnx.ModelProto, model: KeywordModel, rate: int) -> float:
     error = max(distance(np.stack(got, axis=1), want), state_distance(layout, packed, last))
     if not error <= TOLERANCE:
         raise RuntimeError(
-            f"the exported file differs from the module by {error:.1e} of the RMS (at most {TOLERANCE:.0e} is allowed): "
+            f"the exported file differs from the module by {error:.1e} of the RMS, more than {TOLERANCE:.0e}: "
             "nothing was written; please report this"
         )
     return error
@@ -50,9 +48,7 @@ def state_distance(layout: StateLayout, packed: np.ndarray, state: State) -> flo
     """Return the largest distance of the state's parts: their scales differ."""
     want = layout.pack(state).numpy()
     ends = [offset for _, _, offset in layout.parts][1:]
-    return max(
-        distance(a, b) for a, b in zip(np.split(packed, ends, 1), np.split(want, ends, 1), strict=True)
-    )
+    return max(distance(a, b) for a, b in zip(np.split(packed, ends, 1), np.split(want, ends, 1), strict=True))
 
 
 def distance(got: np.ndarray, want: np.ndarray) -> float:

@@ -7,8 +7,8 @@ from torch import Tensor
 def channelwise(matrix: Tensor, z: Tensor) -> Tensor:
     """Return y[o, h] = sum_i matrix[o, i, h] z[i, h].
 
-    An exported graph gets a product and a sum: for the few rows of a live frame a runtime does that ten times faster than H
-    small matrix products. The terms are laid out so that the sum runs over as few and as long rows as it can.
+    An exported graph gets a product and a sum: for the few rows of a live frame a runtime does that ten times faster
+    than H small matrix products. The terms are laid out so that the sum runs over as few and as long rows as it can.
 
     Args:
         matrix: (O, I, H).

@@ -1,7 +1,7 @@
 """Complex numbers as pairs of real ones on a last axis of 2.
 
-States and whatever else leaves a function here are pairs, because ONNX and Triton know no complex tensors. Inside, torch's
-complex arithmetic is used: one launch where pairs would take six.
+States and whatever else leaves a function here are pairs, because ONNX and Triton know no complex tensors. Inside,
+torch's complex arithmetic is used: one launch where pairs would take six.
 """
 
 import torch

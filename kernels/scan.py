@@ -45,7 +45,7 @@ def decay_scan(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
 
 def _few_steps(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
     """Write `decay_scan` as one matrix a channel: x_k = a^k x_0 + sum_j a^(k-j) b_j in real numbers."""
-    batch, length, _, channels = b.shape
+    _, length, _, channels = b.shape
     lag = torch.arange(1, length + 1).unsqueeze(1) - torch.arange(length + 1)  # k - j, with x_0 as b_0
     power = pairs.powers(log_a, length + 1)[:, lag.clamp(min=0)]  # (H, L, L + 1, 2)
     re, im = torch.where((lag >= 0).unsqueeze(-1), power, 0).permute(3, 1, 2, 0)  # each (L, L + 1, H)
@@ -70,8 +70,8 @@ def double(log_a: Tensor, x: Tensor) -> Tensor:
 class Doubling(torch.autograd.Function):
     """`double` with its adjoint, so that no pass has to be remembered.
 
-    With g_k the gradient of x_k, the adjoint state runs backward with the conjugate decay, l_k = g_k + ā l_{k+1}. It is the
-    gradient of b_k; that of a is sum_k l_k x̄_{k-1}, and d log a = ā da.
+    With g_k the gradient of x_k, the adjoint state runs backward with the conjugate decay, l_k = g_k + ā l_{k+1}. It
+    is the gradient of b_k; that of a is sum_k l_k x̄_{k-1}, and d log a = ā da.
     """
 
     @staticmethod

@@ -20,9 +20,7 @@ LONGEST_BLOCK = 256  # one block costs L² products a channel; beyond, chunks ar
 CHUNK = 128
 
 
-def ssm_conv_reference(
-    u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def ssm_conv_reference(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Compute `ssm_conv` as its definition says, one sample after another."""
     a, x, out = pairs.exp(log_a), state, []
     for n in range(u.shape[-1]):
@@ -65,13 +63,11 @@ def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> t
 
 
 def _few(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Run `ssm_conv` over a few samples as two small matrices a channel, with channels last and complex planes apart."""
+    """Run `ssm_conv` over a few samples as two small matrices a channel, channels last and complex planes apart."""
     within, reads, writes = _block(log_a, c, d, u.shape[-1])
     v = u.transpose(1, 2)  # (B, L, H)
     x = state.permute(0, 3, 2, 1).flatten(1, 2)  # (B, 2N, H)
-    to_y = torch.cat((reads, within), dim=1).permute(
-        2, 1, 0
-    )  # (L, 2N + L, H), columns in the order of x, then of v
+    to_y = torch.cat((reads, within), dim=1).permute(2, 1, 0)  # (L, 2N + L, H), columns in the order of x, then of v
     y = channelwise(to_y, torch.cat((x, v), dim=1))
     re, im = pairs.exp(u.shape[-1] * log_a).permute(2, 1, 0)  # a^L, each (N, H)
     swapped = x.index_select(1, torch.arange(x.shape[1], device=x.device).roll(len(re)))
@@ -84,12 +80,8 @@ def _chunks(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor, q: in
     batch, channels, length = u.shape
     modes, chunks = log_a.shape[1], length // q
     within, reads, writes = _block(log_a, c, d, q)
-    v = u.transpose(0, 1).reshape(
-        channels, batch * chunks, q
-    )  # a channel leads: one product over (B K) rows each
-    added = (
-        (v @ writes).reshape(channels, batch, chunks, 2, modes).permute(1, 2, 3, 0, 4).flatten(3)
-    )  # (B, K, 2, H N)
+    v = u.transpose(0, 1).reshape(channels, batch * chunks, q)  # a channel leads: one product over (B K) rows each
+    added = (v @ writes).reshape(channels, batch, chunks, 2, modes).permute(1, 2, 3, 0, 4).flatten(3)  # (B, K, 2, H N)
     first = state.permute(0, 3, 1, 2).flatten(2)  # (B, 2, H N)
     path = torch.cat((first.unsqueeze(1), decay_scan((q * log_a).flatten(0, 1), added, first)), dim=1)
     starts = path[:, :-1].unflatten(3, (channels, modes)).permute(3, 0, 1, 2, 4)  # (H, B, K, 2, N)

@@ -40,7 +40,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         joint = "\n" if any(isinstance(part, dict) for part in value) else ", "
         return joint.join(
-            "  ".join(f"{k} {v}" for k, v in part.items()) if isinstance(part, dict) else str(part)
-            for part in value
+            "  ".join(f"{k} {v}" for k, v in part.items()) if isinstance(part, dict) else str(part) for part in value
         )
     return str(value)

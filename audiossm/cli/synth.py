@@ -27,9 +27,7 @@ def synth(
             show_default=False,
         ),
     ] = True,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object.", show_default=False)
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.", show_default=False)] = False,
 ) -> None:
     """Speak words in many synthetic voices, as a data folder to train on.
 

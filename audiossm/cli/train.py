@@ -23,16 +23,10 @@ def keywords(
     layers: Annotated[int, typer.Option(min=1, help="Layers of the stack.")] = 6,
     d_state: Annotated[int, typer.Option(min=2, help="Real state dimensions a channel (N).")] = 16,
     channels: Annotated[int, typer.Option(min=1, help="Channels of the filterbank.")] = 64,
-    rate: Annotated[
-        int, typer.Option(min=4000, help="Native sampling rate in Hz; clips are resampled to it.")
-    ] = 16000,
+    rate: Annotated[int, typer.Option(min=4000, help="Native sampling rate in Hz; clips are resampled to it.")] = 16000,
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
-    devices: Annotated[
-        str, typer.Option(help="'auto' (every GPU, else one CPU process) or a number.")
-    ] = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from where the run in --out stopped.")
-    ] = False,
+    devices: Annotated[str, typer.Option(help="'auto' (every GPU, else one CPU process) or a number.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from where the run in --out stopped.")] = False,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
     """Train a keyword model. It will hear any sampling rate, whatever the clips were recorded at.

@@ -13,9 +13,7 @@ from rich.progress import track
 
 from audiossm.data.folder import Clip
 
-FULL_SCALE = (
-    32768.0  # int16 of a full-scale sample; soundfile divides by the same, so 16-bit files stay exact
-)
+FULL_SCALE = 32768.0  # int16 of a full-scale sample; soundfile divides by the same, so 16-bit files stay exact
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What happens to a clip between a mouth and a microphone, drawn anew for every batch, on the batch's device.
 
-Waveforms are (B, n) float in [-1, 1]; log-power features (B, T, C). Nothing here changes a label but `mixup`, which says so.
+Waveforms are (B, n) float in [-1, 1]; log-power features (B, T, C). Only `mixup` changes labels, and says so.
 """
 
 import torch
@@ -22,7 +22,7 @@ def gain(audio: Tensor, low_db: float, high_db: float) -> Tensor:
 
 
 def coloured_noise(audio: Tensor, low_snr: float, high_snr: float, share: float) -> Tensor:
-    """Add noise with power spectrum f^-β, β from violet (-1) to brown (2), to a share of the clips at a random SNR in dB."""
+    """Add noise with power spectrum f^-β, β in -1 to 2, to a share of the clips, at a random SNR in dB."""
     batch, length = audio.shape
     spectrum = torch.fft.rfft(torch.randn_like(audio))
     frequency = torch.arange(spectrum.shape[1], device=audio.device).clamp(min=1) / spectrum.shape[1]
@@ -48,13 +48,13 @@ def mixup(audio: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rates_around(rate: int, spread: float, step: int) -> list[int]:
-    """Return the rates within ±spread (a share) of `rate`, `step` Hz apart: a clip read at another rate is sped up for free."""
+    """Return the rates within ±spread (a share) of `rate`, `step` Hz apart: a clip read at another rate is sped up."""
     most = int(rate * spread / step)
     return [rate + step * i for i in range(-most, most + 1)]
 
 
 def band_limit(features: Tensor, lowest: int, floor: float, share: float) -> Tensor:
-    """Set all channels above a random one (at least `lowest`) to the floor, in a share of the clips: a low-rate microphone."""
+    """Set all channels from a random one (at least `lowest`) up to the floor, in a share of the clips."""
     batch, _, channels = features.shape
     cut = torch.randint(lowest, channels, (batch, 1, 1), device=features.device)
     gone = torch.arange(channels, device=features.device) >= cut
@@ -62,7 +62,7 @@ def band_limit(features: Tensor, lowest: int, floor: float, share: float) -> Ten
 
 
 def mask(features: Tensor, axis: int, widest: int, count: int) -> Tensor:
-    """Put the channel's mean in up to `widest` neighbours along an axis (1 time, 2 channel), `count` times (SpecAugment)."""
+    """Put the mean into up to `widest` neighbours along an axis (1 time, 2 channel), `count` times (SpecAugment)."""
     mean = features.mean((0, 1), keepdim=True).detach()
     size = features.shape[axis]
     place = torch.arange(size, device=features.device)

@@ -50,9 +50,7 @@ def find_clips(root: str | os.PathLike, split: str | None = None, label_column: 
     if (root / MANIFEST).is_file():
         clips = _from_manifest(root, label_column)
     elif label_column != "label":
-        raise ValueError(
-            f"{root} has no {MANIFEST}, so there is no column {label_column!r} to take labels from"
-        )
+        raise ValueError(f"{root} has no {MANIFEST}, so there is no column {label_column!r} to take labels from")
     else:
         clips = _from_folders(root)
     clips = _pick_split(clips, split, root)
@@ -82,18 +80,12 @@ def _from_manifest(root: Path, label_column: str) -> list[Clip]:
     manifest = root / MANIFEST
     clips = []
     try:
-        with open(
-            manifest, newline="", encoding="utf-8-sig"
-        ) as file:  # -sig: spreadsheets write a mark first
+        with open(manifest, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a mark first
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            lacking = [
-                c for c in dict.fromkeys(("path", label_column, "speaker", "split")) if c not in columns
-            ]
+            lacking = [c for c in dict.fromkeys(("path", label_column, "speaker", "split")) if c not in columns]
             if lacking:
-                raise ValueError(
-                    f"{manifest} lacks the column {', '.join(lacking)}; it has {', '.join(columns)}"
-                )
+                raise ValueError(f"{manifest} lacks the column {', '.join(lacking)}; it has {', '.join(columns)}")
             for row in reader:
                 path, label, speaker, split = (
                     (row[c] or "").strip() for c in ("path", label_column, "speaker", "split")
@@ -151,10 +143,7 @@ def _split_by_list(clips: list[Clip], root: Path) -> list[Clip]:
             split_of |= {Path(line.strip()).with_suffix(""): split for line in lines if line.strip()}
     if not split_of:
         return []
-    return [
-        replace(clip, split=split_of.get(clip.path.relative_to(root).with_suffix(""), "train"))
-        for clip in clips
-    ]
+    return [replace(clip, split=split_of.get(clip.path.relative_to(root).with_suffix(""), "train")) for clip in clips]
 
 
 def _split_by_speaker(clips: list[Clip]) -> list[Clip]:

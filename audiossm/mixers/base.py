@@ -1,7 +1,8 @@
 """The one law: every sequence module is called `y, state = module(u, state, rate)` and may be cut anywhere.
 
-Running the pieces of u one after another with the state handed on gives what one call on the whole gives (in eval mode).
-A state is a flat dict of named tensors whose size does not depend on time; None is the zero state, and zero means empty.
+Running the pieces of u one after another with the state handed on gives what one call on the whole gives (in eval
+mode). A state is a flat dict of named tensors whose size does not depend on time; None is the zero state, and zero
+means empty.
 
 Glossary: B batch, L length, H channels, N state, T frame.
 """

@@ -1,14 +1,14 @@
 """The any-rate encoder: a continuous-time filterbank that reads audio at any rate and answers on a fixed clock.
 
-Each of C channels is a band-pass filter, the weighted sum of M complex modes x' = p x + u, y = sum_m w_m x_m, in seconds.
+Each of C channels is a band-pass filter, the weighted sum of M complex modes x' = p x + u, y = sum_m w_m x_m.
 A sample u_n is held over [t_n, t_n+1) (zero-order hold, forward: no read-out waits for a sample that has not come), so
 that between any two times the modes move exactly by
 
     x(t + s) = e^{p s} x(t) + sum_n u_n (e^{p (t + s - a_n)} - e^{p (t + s - b_n)}) / p
 
 where [a_n, b_n] is the part of sample n's hold inside [t, t + s]. Ticks need not fall on samples. Within a tick the
-channels are read R times and their power |y|² is averaged; log(1 + power / floor), 0 in silence, is the output. models/FORMAT.md gives the same
-formulas for those who embed a model.
+channels are read R times and their power |y|² is averaged; log(1 + power / floor), 0 in silence, is the output.
+models/FORMAT.md gives the same formulas for those who embed a model.
 
 Glossary: B batch, L samples, T ticks, C channels, M modes a channel, R read-outs a tick, W samples that a tick reads,
 P phases (positions of a tick between two samples), K = 2 C M + 2 C R columns of the taps.
@@ -57,6 +57,8 @@ class Filterbank(Mixer):
 
     any_rate = True
     width_in_erb = 0.5  # half-width at half power: the channel passes one ERB
+    centre: Tensor
+    width: Tensor
 
     def __init__(
         self,
@@ -87,18 +89,17 @@ class Filterbank(Mixer):
         return pairs.pair(-width * self.log_decay.exp(), centre + width * self.detuning)
 
     def weights(self) -> Tensor:
-        """Return the weights (C, M, 2) of the modes in their channel, in rad/s: a filter passes its centre unchanged."""
+        """Return the weights (C, M, 2) of the modes in their channel, in rad/s: a filter passes its centre as it is."""
         return self.weight * self.width[:, None, None]
 
     def taps(self, rate: int) -> Tensor:
-        """Return what each sample of a tick's window adds to the modes and to the read-outs, (P, W, K), at a clock rate."""
+        """Return what each sample of a tick's window adds to modes and read-outs, (P, W, K), at a clock rate."""
         poles, weights = self.poles(), self.weights()
         count, span = phases(rate), rate / TICKS_PER_SECOND
-        exact = {"dtype": torch.float64, "device": poles.device}
-        phase = torch.arange(count, **exact) * span % 1  # of tick i, in samples
-        sample = torch.arange(math.ceil(span) + 1, **exact)
+        phase = torch.arange(count, device=poles.device).double() * span % 1  # of tick i, in samples
+        sample = torch.arange(math.ceil(span) + 1, device=poles.device).double()
         begin = (sample - phase.unsqueeze(1)).unsqueeze(-1) / rate  # (P, W, 1) seconds from the tick's start
-        tau = TICK * torch.arange(1, self.readouts + 1, **exact) / self.readouts  # (R,)
+        tau = TICK * torch.arange(1, self.readouts + 1, device=poles.device).double() / self.readouts  # (R,)
         a = torch.minimum(begin.clamp(min=0), tau)  # (P, W, R)
         b = torch.minimum((begin + 1 / rate).clamp(min=0), tau)
         after, held = (t[..., None, None, None].to(poles) for t in (tau - b, b - a))
@@ -129,7 +130,7 @@ class Filterbank(Mixer):
         }
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
-        """Map audio u (B, L, 1) in [-1, 1] at `rate` Hz to log-power (B, T, C) for the T ticks that L samples complete."""
+        """Map audio u (B, L, 1) in [-1, 1] at `rate` Hz to log-power (B, T, C) of the T ticks that it completes."""
         rate = clock_rate(rate or self.native_rate)
         now = 0 if state is None else int(state["clock"])  # samples received, modulo the period
         state = state or self.initial_state(u.shape[0], rate)
@@ -142,13 +143,9 @@ class Filterbank(Mixer):
         held = F.pad(audio, (max(0, window - audio.shape[1]), 0))[:, -window:]
         audio = F.pad(audio, (0, window))  # the last window may reach past its tick, where its taps are zero
         tick = torch.arange(first, last, device=u.device)
-        index = (tick * rate // TICKS_PER_SECOND - origin).unsqueeze(1) + torch.arange(
-            window, device=u.device
-        )
+        index = (tick * rate // TICKS_PER_SECOND - origin).unsqueeze(1) + torch.arange(window, device=u.device)
         y, modes = self.ticks(audio[:, index], self.taps(rate), state["modes"], first)
-        clock = torch.full_like(
-            state["clock"], (now + u.shape[1]) % (phases(rate) * rate // TICKS_PER_SECOND)
-        )
+        clock = torch.full_like(state["clock"], (now + u.shape[1]) % (phases(rate) * rate // TICKS_PER_SECOND))
         return y, {"modes": modes, "held": held, "clock": clock}
 
     def ticks(self, windows: Tensor, taps: Tensor, modes: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
@@ -196,9 +193,7 @@ class Filterbank(Mixer):
         Read-out r is y = sum_m w_m e^{p_m tau_r} x_m, in real numbers: (2 R, 2 M, C).
         """
         tau = TICK * torch.arange(1, self.readouts + 1, device=self.weight.device) / self.readouts
-        rotated = pairs.mul(
-            self.weights().unsqueeze(-2), pairs.exp(self.poles().unsqueeze(-2) * tau.unsqueeze(-1))
-        )
+        rotated = pairs.mul(self.weights().unsqueeze(-2), pairs.exp(self.poles().unsqueeze(-2) * tau.unsqueeze(-1)))
         re, im = rotated.permute(3, 2, 1, 0)  # each (R, M, C)
         return torch.stack((torch.cat((re, -im), dim=1), torch.cat((im, re), dim=1)), dim=1).flatten(0, 1)
 

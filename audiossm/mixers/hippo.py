@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def s4d_lin(n: int) -> Tensor:
-    """Return S4D-Lin, A_k = -1/2 + i π k (eq. 9), as (n/2, 2) float64 pairs: the upper half of n conjugate eigenvalues."""
+    """Return S4D-Lin, A_k = -1/2 + i π k (eq. 9), (n/2, 2) float64 pairs: the upper half of the spectrum."""
     k = torch.arange(n // 2, dtype=torch.float64)
     return torch.stack((torch.full_like(k, -0.5), math.pi * k), dim=-1)
 

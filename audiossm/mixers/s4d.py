@@ -1,4 +1,4 @@
-"""S4D: a diagonal state space model a channel (Gu, Gupta, Goel and Ré 2022, "On the parameterization and initialization...")."""
+"""S4D: a diagonal state space model a channel (Gu, Gupta, Goel and Ré 2022, arXiv 2206.11893)."""
 
 import math
 
@@ -37,9 +37,7 @@ class S4D(Mixer):
     ):
         super().__init__()
         if d_state < 2 or d_state % 2:
-            raise ValueError(
-                f"d_state counts real dimensions of conjugate pairs: even and at least 2, not {d_state}"
-            )
+            raise ValueError(f"d_state counts real dimensions of conjugate pairs: even and at least 2, not {d_state}")
         self.d_model, self.d_state = d_model, d_state
         self.discretise = METHODS[method]
         self.native_rate = native_rate

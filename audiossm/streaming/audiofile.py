@@ -21,9 +21,7 @@ class AudioFile:
             self._file = soundfile.SoundFile(str(path))
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: raw audio, whose rate is unknown
             reason = getattr(error, "error_string", "raw audio has no header")
-            raise ValueError(
-                f"{path} is no sound file that can be read ({reason.strip().rstrip('.')})"
-            ) from None
+            raise ValueError(f"{path} is no sound file that can be read ({reason.strip().rstrip('.')})") from None
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.seconds: float = self._file.frames / self.rate

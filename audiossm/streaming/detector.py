@@ -10,11 +10,11 @@ from audiossm.streaming.metadata import DetectorSettings
 class Detector:
     """Decide after each frame whether a label was heard.
 
-    The probabilities are averaged over the last `smoothing` seconds; a label whose average reaches
-    `threshold` is reported, the highest if several do. Then nothing is reported for `refractory` seconds, and
-    the same label not until its average has fallen under the threshold: one word is one event, however long its probability
-    stays high. Nothing is reported before `smoothing` seconds have been heard. Labels that begin with `_`
-    stand for silence and for other sounds and are never reported.
+    The probabilities are averaged over the last `smoothing` seconds; a label whose average reaches `threshold` is
+    reported, the highest if several do. Then nothing is reported for `refractory` seconds, and the same label not
+    until its average has fallen under the threshold: one word is one event, however long its probability stays high.
+    Nothing is reported before `smoothing` seconds have been heard. Labels that begin with `_` stand for silence and
+    for other sounds and are never reported.
 
     labels: the classes in order. frame: seconds between two calls of `update`.
     """

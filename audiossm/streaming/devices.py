@@ -22,8 +22,7 @@ def portaudio() -> Any:
         import sounddevice
     except OSError as error:
         raise OSError(
-            f"live audio needs the PortAudio library ({error}): "
-            "on Debian or Ubuntu, apt install libportaudio2"
+            f"live audio needs the PortAudio library ({error}): on Debian or Ubuntu, apt install libportaudio2"
         ) from None
     return sounddevice
 

@@ -153,9 +153,7 @@ def _typed(raw: dict[str, Any]) -> Metadata:
             for part in raw["state"]
         ),
         labels=tuple(str(label) for label in raw["labels"]),
-        detector=DetectorSettings(
-            *(float(detector[name]) for name in ("smoothing", "threshold", "refractory"))
-        ),
+        detector=DetectorSettings(*(float(detector[name]) for name in ("smoothing", "threshold", "refractory"))),
         filterbank=Filterbank(
             _complex(bank["poles"], "poles"), _complex(bank["weights"], "weights"), int(bank["readouts"])
         ),

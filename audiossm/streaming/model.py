@@ -35,8 +35,7 @@ def load(path_or_name: str | Path) -> Model:
         session = onnxruntime.InferenceSession(data, _options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise ValueError(
-            f"{name} is not an ONNX file that ONNX Runtime {onnxruntime.__version__} can run: "
-            f"{_first_line(error)}"
+            f"{name} is not an ONNX file that ONNX Runtime {onnxruntime.__version__} can run: {_first_line(error)}"
         ) from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:
@@ -54,9 +53,7 @@ def load(path_or_name: str | Path) -> Model:
 def released_models() -> list[str]:
     """Names of the models that came with the package."""
     return sorted(
-        entry.name
-        for entry in resources.files("audiossm.models").iterdir()
-        if (entry / "model.onnx").is_file()
+        entry.name for entry in resources.files("audiossm.models").iterdir() if (entry / "model.onnx").is_file()
     )
 
 

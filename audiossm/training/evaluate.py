@@ -17,9 +17,7 @@ from audiossm.training.options import CLIP_SECONDS
 
 BATCH = 64
 
-Predict = Callable[
-    [np.ndarray, int], np.ndarray
-]  # clips (n, samples) float32 at a rate in Hz -> (n, classes) scores
+Predict = Callable[[np.ndarray, int], np.ndarray]  # clips (n, samples) float32 at a rate in Hz -> (n, classes) scores
 
 
 def module_predictor(model: KeywordModel, device: str | None = None) -> Predict:
@@ -45,9 +43,7 @@ def file_predictor(model: Model) -> Predict:
         clock = FrameClock(rate)
         bank = model.metadata.filterbank
         feeds = [
-            {"taps": taps(bank, clock, i), "windows": windows(clock, i)}
-            if rate != model.metadata.rate
-            else {}
+            {"taps": taps(bank, clock, i), "windows": windows(clock, i)} if rate != model.metadata.rate else {}
             for i in range(clock.period)
         ]
         audio = whole_frames(audio, rate)
@@ -108,9 +104,9 @@ def evaluate_keywords(
         say: gets a line for each rate as it is done.
 
     Returns:
-        {"task", "n", "rates": {"8000": {"accuracy", "ci95", "decimated", "resampled_first"}}} with accuracies in percent.
-        "decimated" takes every k-th sample with no filter (the literature's test; None where the rate does not divide the
-        native one); "resampled_first" resamples back to the native rate before a model that knows no other.
+        {"task", "n", "rates": {"8000": {"accuracy", "ci95", "decimated", "resampled_first"}}}, in percent.
+        "decimated" takes every k-th sample with no filter (the literature's test; None where the rate does not divide
+        the native one); "resampled_first" resamples back to the native rate before a model that knows no other.
     """
     report: dict[str, Any] = {"task": "keywords", "n": len(clips), "rates": {}}
     native = clips.samples(slice(None))

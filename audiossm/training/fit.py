@@ -56,17 +56,13 @@ def train_keywords(
     config = replace(config, labels=tuple(train.labels))
     run = json.loads(json.dumps({"config": asdict(config), "options": asdict(options)}))
     if resume and (out / "run.json").is_file() and json.loads((out / "run.json").read_text()) != run:
-        raise ValueError(
-            f"{out} was begun with other options or labels: resume with the same ones (run.json)"
-        )
+        raise ValueError(f"{out} was begun with other options or labels: resume with the same ones (run.json)")
     out.mkdir(parents=True, exist_ok=True)
     write_beside(out / "run.json", (json.dumps(run, indent=2) + "\n").encode())
 
     torch.manual_seed(options.seed)
     model = KeywordModel(config)
-    say(
-        f"training {parameter_count(model):,} parameters on {len(train)} clips of {len(train.labels)} classes"
-    )
+    say(f"training {parameter_count(model):,} parameters on {len(train)} clips of {len(train.labels)} classes")
     trainer = build_trainer(out, options, len(train), devices, progress, say)
     begun = time.monotonic()
     trainer.fit(
@@ -120,9 +116,7 @@ class Report(Callback):
         """Say it once, whatever the number of devices."""
         accuracy = trainer.callback_metrics.get("val_accuracy")
         if accuracy is not None and trainer.is_global_zero:
-            self.say(
-                f"epoch {trainer.current_epoch + 1}: {100 * float(accuracy):.2f} % of the validation clips"
-            )
+            self.say(f"epoch {trainer.current_epoch + 1}: {100 * float(accuracy):.2f} % of the validation clips")
 
 
 def build_trainer(
@@ -141,7 +135,7 @@ def build_trainer(
     ]
     callbacks.append(RichProgressBar(leave=False) if progress else Report(say))
     return Trainer(
-        accelerator="auto",
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=devices if devices == "auto" else int(devices),
         max_epochs=options.epochs,
         logger=TensorBoardLogger(out, name="logs", version=""),

@@ -1,7 +1,7 @@
 """CUDA graphs: what a training step launches, recorded once for each shape and replayed.
 
-A keyword model is small: one step is some two thousand launches of a few microseconds of work each, so that on a fast GPU the
-Python that launches them costs five times the work itself. Recorded, forward and backward are two launches.
+A keyword model is small: one step is some two thousand launches of a few microseconds of work each, so that on a fast
+GPU the Python that launches them costs five times the work itself. Recorded, forward and backward are two launches.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 
 class Recorded(nn.Module):
-    """A function of one tensor and a module's parameters, as a module of its own, which `make_graphed_callables` wants."""
+    """A function of a tensor, a key and a module's parameters as a module, which `make_graphed_callables` wants."""
 
-    def __init__(self, module: nn.Module, function: Callable[[Tensor], Tensor]):
+    def __init__(self, module: nn.Module, function: Callable[..., Tensor], key: tuple):
         super().__init__()
-        self.module, self.function = module, function
+        self.module, self.function, self.key = module, function, key
 
     def forward(self, x: Tensor) -> Tensor:
         """Call the function."""
-        return self.function(x)
+        return self.function(x, *self.key)
 
 
 def record(
@@ -30,13 +30,11 @@ def record(
     The samples give the shapes. Recording runs the module; its buffers (running statistics) are put back.
     """
     buffers = {name: value.clone() for name, value in module.named_buffers()}
-    pool = (
-        torch.cuda.graph_pool_handle()
-    )  # the graphs share their scratch memory: they never run at the same time
-    graphs = {}
+    pool = torch.cuda.graph_pool_handle()  # the graphs share their scratch memory: they never run at the same time
+    graphs: dict[tuple, Callable[[Tensor], Tensor]] = {}
     for key, sample in variants:
-        call = Recorded(module, lambda x, key=key: function(x, *key))
-        graphs[key] = torch.cuda.make_graphed_callables(call, (sample,), allow_unused_input=True, pool=pool)
+        call = Recorded(module, function, key)
+        graphs[key] = torch.cuda.make_graphed_callables(call, (sample,), allow_unused_input=True, pool=pool)  # type: ignore[assignment]
     with torch.no_grad():
         for name, value in module.named_buffers():
             value.copy_(buffers[name])

@@ -32,26 +32,22 @@ class ClipBatches(LightningDataModule):
 
     def __init__(self, train: ClipArray, val: ClipArray | None, batch: int, seed: int):
         super().__init__()
-        self.train, self.val, self.batch, self.seed = (
-            ClipDataset(train),
-            val and ClipDataset(val),
-            batch,
-            seed,
-        )
+        self.clips = ClipDataset(train)
+        self.held_out = None if val is None else ClipDataset(val)
+        self.batch, self.seed = batch, seed
 
     def train_dataloader(self) -> DataLoader:
         """Give the shuffled training batches; the last, incomplete one is left out."""
-        devices = self.trainer.world_size
+        assert self.trainer is not None
+        devices, rank = self.trainer.world_size, self.trainer.global_rank
         # DistributedSampler is the sampler whose order Lightning sets by epoch, which makes resuming exact.
-        order = DistributedSampler(
-            self.train, devices, self.trainer.global_rank, shuffle=True, seed=self.seed, drop_last=True
-        )
+        order: DistributedSampler = DistributedSampler(self.clips, devices, rank, seed=self.seed, drop_last=True)
         share = max(1, min(self.batch // devices, len(order)))
-        return self.loader(self.train, share, sampler=order, drop_last=True)
+        return self.loader(self.clips, share, sampler=order, drop_last=True)
 
     def val_dataloader(self) -> DataLoader | list:
         """Give the validation clips in order."""
-        return [] if self.val is None else self.loader(self.val, 256, shuffle=False)
+        return [] if self.held_out is None else self.loader(self.held_out, 256, shuffle=False)
 
     def loader(self, data: ClipDataset, batch: int, **how) -> DataLoader:
         """Build a loader; `__getitems__` has already put the batch together."""

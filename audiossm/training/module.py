@@ -15,12 +15,8 @@ from audiossm.tasks import KeywordModel
 from audiossm.training.graphed import record
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
 
-RATE_STEP = (
-    2 * TICKS_PER_SECOND
-)  # Hz between the rates heard in training: each has ticks that begin on samples
-LOWEST_CUT = (
-    0.55  # band limiting keeps at least this share of the channels: about 2.5 kHz with the default filterbank
-)
+RATE_STEP = 2 * TICKS_PER_SECOND  # Hz between the rates heard in training: each has ticks that begin on samples
+LOWEST_CUT = 0.55  # band limiting keeps at least this share of the channels: about 2.5 kHz with the default filterbank
 
 
 class KeywordTraining(LightningModule):
@@ -65,7 +61,7 @@ class KeywordTraining(LightningModule):
         return loss.mean()
 
     def hear(self, audio: Tensor, rate: int, chained: bool) -> Tensor:
-        """Return the logits (clips, classes) at each clip's end; `audio` (B, n) holds one clip a row, or two if chained."""
+        """Return the logits (clips, classes) at each clip's end; `audio` (B, n) has a clip a row, or two if chained."""
         o = self.options
         features, _ = self.model.encoder(audio.unsqueeze(-1), rate=rate)
         lowest = int(LOWEST_CUT * features.shape[2])
