@@ -38,7 +38,7 @@ def metadata() -> dict:
         "frame_ticks": 4,
         "latency": 320,
         "state": [
-            {"name": "modes", "shape": [C, M, 2], "offset": 0},
+            {"name": "modes", "shape": [2, M, C], "offset": 0},
             {"name": "memory", "shape": [C], "offset": C * M * 2},
         ],
         "labels": LABELS,
@@ -62,43 +62,39 @@ def rotation(values: np.ndarray) -> np.ndarray:
 
 def build(path: Path, changes: dict | None = None, key: str = "audiossm") -> Path:
     """Write the model; `changes` replace metadata (None removes a key)."""
-    modes = C * M * 2
-    decay, read = np.zeros((modes, modes)), np.zeros((modes, C, R, 2))
+    modes = 2 * M * C
+    decay, read = np.zeros((2, M, C, 2, M, C)), np.zeros((2, M, C, R, 2, C))
     for c in range(C):
         for m in range(M):
-            at = 2 * (c * M + m)
-            decay[at : at + 2, at : at + 2] = rotation(np.exp(POLES[c, m] * TICK))
+            decay[:, m, c, :, m, c] = rotation(np.exp(POLES[c, m] * TICK))
             for r in range(R):
-                later = WEIGHTS[c, m] * np.exp(POLES[c, m] * TICK * (r + 1) / R)
-                read[at : at + 2, c, r] = rotation(later)
-    mean = np.zeros((C, R, C))  # of the log powers (C, R) over R
-    mean[np.arange(C), :, np.arange(C)] = 1 / (R * 4)
+                read[:, m, c, r, :, c] = rotation(WEIGHTS[c, m] * np.exp(POLES[c, m] * TICK * (r + 1) / R))
     clock = FrameClock(16000)
     constants = {
         "taps": taps(BANK, clock),
         "windows": windows(clock),
-        "decay": decay,
+        "decay": decay.reshape(modes, modes),
         "read": read.reshape(modes, -1),
-        "mean": mean.reshape(C * R, C),
         "mix": MIX,
         "bias": BIAS,
         "keep": np.array(KEEP),
-        "gain": np.array(1 - KEEP),
+        "gain": np.array((1 - KEEP) / 4),
         "floor": np.array(FLOOR),
     }
     integers = {
+        "one": [1],
         "two": [2],
-        "ticks": [0, 4],  # (B, 4, 1, K) -> (B, 4, K): 0 keeps the batch
+        "ticks": [0, 4, modes + R * 2 * C],  # 0 keeps the batch
         "parts": [modes, C],
-        "columns": [modes, C * R * 2],
-        "complex": [0, C * R, 2],
+        "columns": [modes, R * 2 * C],
+        "complex": [0, R, 2, C],
     }
     n = helper.make_node
     nodes = [
-        n("Gather", ["audio", "windows"], ["cut"], axis=1),  # (B, 4, W)
-        n("Unsqueeze", ["cut", "two"], ["row"]),
-        n("MatMul", ["row", "taps"], ["product"]),  # (B, 4, 1, K)
-        n("Squeeze", ["product", "two"], ["driven"]),  # (B, 4, K)
+        n("Gather", ["audio", "windows"], ["cut"], axis=1),  # (B, P, Q, W)
+        n("MatMul", ["cut", "taps"], ["by_phase"]),  # (B, P, Q, K)
+        n("Transpose", ["by_phase"], ["in_time"], perm=[0, 2, 1, 3]),
+        n("Reshape", ["in_time", "ticks"], ["driven"]),  # (B, 4, K)
         n("Split", ["state", "parts"], ["x0", "memory"], axis=1),
     ]
     for i in range(4):
@@ -109,7 +105,7 @@ def build(path: Path, changes: dict | None = None, key: str = "audiossm") -> Pat
             n("Add", [f"free{i}", f"out{i}"], [f"y{i}"]),
             n("Mul", [f"y{i}", f"y{i}"], [f"square{i}"]),
             n("Reshape", [f"square{i}", "complex"], [f"pair{i}"]),
-            n("ReduceSum", [f"pair{i}", "two"], [f"power{i}"], keepdims=0),  # (B, C R)
+            n("ReduceSum", [f"pair{i}", "two"], [f"power{i}"], keepdims=0),  # (B, R, C)
             n("Add", [f"power{i}", "floor"], [f"above{i}"]),
             n("Log", [f"above{i}"], [f"log{i}"]),
             n("MatMul", [f"x{i}", "decay"], [f"left{i}"]),
@@ -118,7 +114,7 @@ def build(path: Path, changes: dict | None = None, key: str = "audiossm") -> Pat
         constants[f"index{i}"] = np.array(i)
     nodes += [
         n("Sum", [f"log{i}" for i in range(4)], ["sum"]),
-        n("MatMul", ["sum", "mean"], ["level"]),  # (B, C)
+        n("ReduceMean", ["sum", "one"], ["level"], keepdims=0),  # (B, C)
         n("Mul", ["memory", "keep"], ["kept"]),
         n("Mul", ["level", "gain"], ["new"]),
         n("Add", ["kept", "new"], ["memory_out"]),
@@ -132,7 +128,7 @@ def build(path: Path, changes: dict | None = None, key: str = "audiossm") -> Pat
         for name, value in constants.items()
     ] + [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in integers.items()]
     value = helper.make_tensor_value_info
-    size, columns = modes + C, modes + C * R * 2
+    size, columns = modes + C, modes + R * 2 * C
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -140,7 +136,7 @@ def build(path: Path, changes: dict | None = None, key: str = "audiossm") -> Pat
             value("audio", TensorProto.FLOAT, ["batch", "samples"]),
             value("state", TensorProto.FLOAT, ["batch", size]),
             value("taps", TensorProto.FLOAT, ["phases", "window", columns]),
-            value("windows", TensorProto.INT64, [4, "window"]),
+            value("windows", TensorProto.INT64, ["phases", "turns", "window"]),
         ],
         [
             value("posteriors", TensorProto.FLOAT, ["batch", len(LABELS)]),
