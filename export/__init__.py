@@ -1,5 +1,6 @@
 """A task's model -> one ONNX file, verified against the module."""
 
+from audiossm.export.golden import write_golden
 from audiossm.export.keywords import Exported, export_keywords
 
-__all__ = ["Exported", "export_keywords"]
+__all__ = ["Exported", "export_keywords", "write_golden"]

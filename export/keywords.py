@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
+
 from audiossm.export.frame import FRAME_TICKS, KeywordFrame, unstreamable
 from audiossm.export.graph import to_onnx
 from audiossm.export.verify import verify
-from onnx import TensorProto, helper, numpy_helper
-
 from audiossm.mixers.filterbank import TICK, TICKS_PER_SECOND
 from audiossm.streaming.metadata import FORMAT, KEY, DetectorSettings, Metadata
 from audiossm.streaming.taps import FrameClock, taps, windows

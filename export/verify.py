@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from audiossm.export.frame import StateLayout
 
+from audiossm.export.frame import StateLayout
 from audiossm.mixers.base import State
 from audiossm.streaming.metadata import KEY
 from audiossm.tasks import KeywordModel

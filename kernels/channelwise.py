@@ -23,5 +23,5 @@ def channelwise(matrix: Tensor, z: Tensor) -> Tensor:
     if inputs >= rows:
         return (matrix * z.unsqueeze(1)).sum(2)
     terms = matrix.transpose(0, 1) * z.unsqueeze(2)  # (B, I, O, H)
-    ones = torch.ones(1, inputs)
+    ones = torch.ones(1, inputs).to(z)
     return (ones @ terms.flatten(2)).reshape(-1, rows, channels)

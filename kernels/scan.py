@@ -6,9 +6,10 @@ Glossary: B batch, L steps, H channels. Sequences are planar: real and imaginary
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from audiossm.kernels import pairs
 from audiossm.kernels.channelwise import channelwise
-from torch import Tensor
 
 
 def decay_scan_reference(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:

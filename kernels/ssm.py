@@ -9,11 +9,12 @@ length, K chunks. A pair is a complex number on a last axis of 2.
 """
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from audiossm.kernels import pairs
 from audiossm.kernels.channelwise import channelwise
 from audiossm.kernels.scan import decay_scan
-from torch import Tensor
-from torch.nn import functional as F
 
 FEW = 8  # up to this length, a live frame, channels stay last and nothing is transposed
 LONGEST_BLOCK = 256  # one block costs L² products a channel; beyond, chunks are cheaper

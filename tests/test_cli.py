@@ -165,9 +165,7 @@ def test_as_a_program():
     assert shown.stdout.startswith("audiossm ")
     reader, writer = os.pipe()
     os.close(reader)
-    broken = subprocess.run(
-        [sys.executable, "-m", "audiossm", "--help"], stdout=writer, stderr=subprocess.PIPE
-    )
+    broken = subprocess.run([sys.executable, "-m", "audiossm", "--help"], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert broken.returncode == 1
     assert broken.stderr == b""

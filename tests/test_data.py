@@ -104,9 +104,7 @@ def test_a_folder_per_split(tmp_path):
 def test_manifest(tmp_path, encoding):
     put(tmp_path / "audio" / "ä.wav")
     put(tmp_path / "b.wav")
-    text = (
-        "path,label,speaker,split,label12\nb.wav,bed,ann,testing,_unknown_\naudio/ä.wav,yes,bob,train,yes\n"
-    )
+    text = "path,label,speaker,split,label12\nb.wav,bed,ann,testing,_unknown_\naudio/ä.wav,yes,bob,train,yes\n"
     (tmp_path / "manifest.csv").write_text(text, encoding=encoding)
     first, second = find_clips(tmp_path)
     assert first == Clip(tmp_path / "audio" / "ä.wav", "yes", "bob", "train")
@@ -225,9 +223,7 @@ def test_not_audio(tmp_path):
     one_line(raised)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda p: p.write_bytes(b""), lambda p: soundfile.write(p, np.zeros(0), 8000)]
-)
+@pytest.mark.parametrize("make", [lambda p: p.write_bytes(b""), lambda p: soundfile.write(p, np.zeros(0), 8000)])
 def test_empty_audio(tmp_path, make):
     make(tmp_path / "a.wav")
     with pytest.raises(ValueError, match=r"a\.wav (is empty|cannot be read)") as raised:

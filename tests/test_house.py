@@ -90,9 +90,7 @@ def python(wheel, code, *, refused=()):
     code = REFUSE.format(refused=set(refused) or "()") + code
     environment = {key: value for key, value in os.environ.items() if key != "AUDIOSSM_DEBUG"}
     environment["PYTHONPATH"] = str(wheel.path)
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=wheel.path, env=environment, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, "-c", code], cwd=wheel.path, env=environment, capture_output=True, text=True)
 
 
 def test_nothing_but_audiossm_is_installed(wheel):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from audiossm.kernels import channelwise, decay_scan, decay_scan_reference, pairs, ssm_conv, ssm_conv_reference
 from audiossm.kernels.ssm import CHUNK, FEW, LONGEST_BLOCK
 

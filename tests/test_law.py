@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 import torch
-from audiossm.kernels.ssm import CHUNK, FEW, LONGEST_BLOCK
 
 from audiossm.backbones import Block, Stack
+from audiossm.kernels.ssm import CHUNK, FEW, LONGEST_BLOCK
 from audiossm.mixers import S4D, Filterbank
 from audiossm.mixers.base import Mixer
 from audiossm.tasks import KeywordConfig, KeywordModel

@@ -46,9 +46,7 @@ def recording(path, rate=44100, **options):
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "rate"), [("a.wav", 44100), ("a.flac", 16000), ("a.ogg", 22050), ("ä ö.wav", 8000)]
-)
+@pytest.mark.parametrize(("name", "rate"), [("a.wav", 44100), ("a.flac", 16000), ("a.ogg", 22050), ("ä ö.wav", 8000)])
 def test_listen_to_a_file(audiossm, model, tmp_path, name, rate):
     code, out, err = audiossm("listen", model, "--input", recording(tmp_path / name, rate))
     assert code == 0

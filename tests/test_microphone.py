@@ -251,9 +251,7 @@ def has_alsa():
     return sys.platform == "linux" and Path("/usr/share/alsa/alsa.conf").exists() and has_portaudio()
 
 
-needs_alsa = pytest.mark.skipif(
-    not has_alsa(), reason="needs ALSA: apt install libportaudio2 libasound2-plugins"
-)
+needs_alsa = pytest.mark.skipif(not has_alsa(), reason="needs ALSA: apt install libportaudio2 libasound2-plugins")
 
 
 @pytest.fixture

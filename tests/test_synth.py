@@ -22,9 +22,7 @@ def make(out, words=("yes", "no"), clips=10, **how):
 
 
 def content(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +70,7 @@ def test_speakers_and_timbres_are_in_one_split(made):
 def test_every_label_is_in_every_split(made):
     _, clips = made
     for label in ("yes", "no", "_silence_", "_other_"):
-        counts = [
-            sum(clip.label == label and clip.split == s for clip in clips) for s in ("train", "val", "test")
-        ]
+        counts = [sum(clip.label == label and clip.split == s for clip in clips) for s in ("train", "val", "test")]
         assert counts == [24, 3, 3]
 
 
@@ -141,9 +137,7 @@ def test_a_long_word_is_spoken_faster(tmp_path, monkeypatch):
 
 
 def test_a_word_that_never_fits_leaves_nothing(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"lasts .* longer than a clip of 0.2 s: ask for longer clips"
-    ) as raised:
+    with pytest.raises(ValueError, match=r"lasts .* longer than a clip of 0.2 s: ask for longer clips") as raised:
         make(tmp_path / "d", ["no", "extraordinary"], seconds=0.2)
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
@@ -223,9 +217,7 @@ def test_a_failure_on_the_way_leaves_the_folder_as_it_was(tmp_path, monkeypatch)
 def test_other_words_are_not_the_asked_ones(tmp_path, monkeypatch):
     said = []
     spoken = module._spoken
-    monkeypatch.setattr(
-        module, "_spoken", lambda espeak, word, *rest: said.append(word) or spoken(espeak, word, *rest)
-    )
+    monkeypatch.setattr(module, "_spoken", lambda espeak, word, *rest: said.append(word) or spoken(espeak, word, *rest))
     make(tmp_path / "d", ["Dog"], clips=80)
     assert said[:80] == ["Dog"] * 80
     assert len(said) == 160 and "dog" not in said[80:] and len(set(said[80:])) > 30

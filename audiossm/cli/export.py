@@ -20,15 +20,20 @@ def export(
     data_terms: Annotated[
         str, typer.Option(help="What the training data's licence permits; kept in the file.")
     ] = "not stated",
+    golden: Annotated[
+        Path | None, typer.Option(help="Also write golden vectors (JSON), to check an embedding in another language.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write one ONNX file that hears every sampling rate, verified frame by frame against the module.
 
     Example: audiossm export runs/kw --out kw.onnx
     """
-    from audiossm.export import export_keywords
+    from audiossm.export import export_keywords, write_golden
 
     done = export_keywords(run, out, rate, data_terms)
+    if golden is not None:
+        write_golden(out, golden)
     if as_json:
         typer.echo(json.dumps(asdict(done) | {"path": str(done.path)}))
     else:

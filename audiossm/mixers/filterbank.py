@@ -140,7 +140,7 @@ class Filterbank(Mixer):
         window = state["held"].shape[1]
         waiting = now - origin
         audio = torch.cat((state["held"][:, window - waiting :], u[..., 0]), dim=1)
-        held = F.pad(audio, (max(0, window - audio.shape[1]), 0))[:, -window:]
+        held = torch.cat((state["held"], u[..., 0]), dim=1)[:, -window:]
         audio = F.pad(audio, (0, window))  # the last window may reach past its tick, where its taps are zero
         tick = torch.arange(first, last, device=u.device)
         index = (tick * rate // TICKS_PER_SECOND - origin).unsqueeze(1) + torch.arange(window, device=u.device)
@@ -192,7 +192,8 @@ class Filterbank(Mixer):
 
         Read-out r is y = sum_m w_m e^{p_m tau_r} x_m, in real numbers: (2 R, 2 M, C).
         """
-        tau = TICK * torch.arange(1, self.readouts + 1, device=self.weight.device) / self.readouts
+        read = torch.arange(1, self.readouts + 1, device=self.weight.device, dtype=self.weight.dtype)
+        tau = TICK * read / self.readouts
         rotated = pairs.mul(self.weights().unsqueeze(-2), pairs.exp(self.poles().unsqueeze(-2) * tau.unsqueeze(-1)))
         re, im = rotated.permute(3, 2, 1, 0)  # each (R, M, C)
         return torch.stack((torch.cat((re, -im), dim=1), torch.cat((im, re), dim=1)), dim=1).flatten(0, 1)

@@ -16,6 +16,7 @@ from audiossm.training.checkpoint import load_model
 from audiossm.training.options import CLIP_SECONDS
 
 BATCH = 64
+FILE_BATCH = 8  # more streams at a time fall out of the CPU's cache
 
 Predict = Callable[[np.ndarray, int], np.ndarray]  # clips (n, samples) float32 at a rate in Hz -> (n, classes) scores
 
@@ -36,27 +37,28 @@ def module_predictor(model: KeywordModel, device: str | None = None) -> Predict:
 
 
 def file_predictor(model: Model) -> Predict:
-    """Return a function that classifies clips with an exported file, a batch of streams at a time, frame by frame."""
-    size = model.metadata.state_size
+    """Return a function that classifies clips with an exported file, several streams at a time, frame by frame."""
 
     def predict(audio: np.ndarray, rate: int) -> np.ndarray:
-        clock = FrameClock(rate)
-        bank = model.metadata.filterbank
-        feeds = [
-            {"taps": taps(bank, clock, i), "windows": windows(clock, i)} if rate != model.metadata.rate else {}
+        clock, meta = FrameClock(rate), model.metadata
+        feeds: list[dict[str, np.ndarray]] = [
+            {} if rate == meta.rate else {"taps": taps(meta.filterbank, clock, i), "windows": windows(clock, i)}
             for i in range(clock.period)
         ]
+
+        def hear(streams: np.ndarray) -> np.ndarray:
+            state = np.zeros((len(streams), meta.state_size), np.float32)
+            begin = frame = 0
+            while begin + clock.samples <= streams.shape[1]:
+                inputs = {"audio": streams[:, begin : begin + clock.samples], "state": state}
+                inputs |= feeds[frame % clock.period]
+                posteriors, state = model.session.run(["posteriors", "state_out"], inputs)
+                begin += clock.samples - clock.shared(frame)
+                frame += 1
+            return posteriors
+
         audio = whole_frames(audio, rate)
-        state = np.zeros((len(audio), size), np.float32)
-        posteriors = np.zeros((len(audio), len(model.metadata.labels)), np.float32)
-        begin = frame = 0
-        while begin + clock.samples <= audio.shape[1]:
-            part = audio[:, begin : begin + clock.samples]
-            inputs = {"audio": part, "state": state, **feeds[frame % clock.period]}
-            posteriors, state = model.session.run(["posteriors", "state_out"], inputs)
-            begin += clock.samples - clock.shared(frame)
-            frame += 1
-        return posteriors
+        return np.concatenate([hear(audio[i : i + FILE_BATCH]) for i in range(0, len(audio), FILE_BATCH)])
 
     return predict
 

@@ -1,0 +1,87 @@
+"""Toy words and a model trained on them, made once for all tests that need one."""
+
+import contextlib
+import io
+import os
+from itertools import chain, count
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+# Small models on machines that others use too: a second thread only waits. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+RATE = 16000
+SPEAKERS = {"train": 14, "val": 3, "test": 7}
+
+
+def toy_word(word, rng, rate=RATE, seconds=1.0):
+    """A 'word' of half a second in a clip (n,) float32: low and high are tones, warble alternates between them."""
+    t = np.arange(round(rate * seconds)) / rate
+    low, high = 500 * rng.uniform(0.95, 1.05), 2000 * rng.uniform(0.95, 1.05)
+    hz = {"low": low + 0 * t, "high": high + 0 * t, "warble": np.where(t % 0.2 < 0.1, low, high)}[word]
+    start = rng.uniform(0.15, 0.35)
+    tone = np.sin(2 * np.pi * np.cumsum(hz) / rate) * ((t > start) & (t < start + 0.5))
+    return (rng.uniform(0.1, 0.4) * tone + rng.normal(0, 0.003, len(t))).astype(np.float32)
+
+
+def make_toys(root, words=("high", "low", "warble"), speakers=SPEAKERS):
+    """Write Speech Commands' layout, a clip of each word by each speaker; the speakers' names decide the splits."""
+    from audiossm.data import which_split
+
+    rng = np.random.default_rng(0)
+    names = {split: [] for split in speakers}
+    for i in count():
+        split = which_split(f"speaker{i}")
+        if len(names[split]) < speakers.get(split, 0):
+            names[split].append(f"speaker{i}")
+        if all(len(names[split]) == number for split, number in speakers.items()):
+            break
+    for word in words:
+        (root / word).mkdir(parents=True)
+        for name in chain(*names.values()):
+            soundfile.write(root / word / f"{name}_nohash_0.wav", toy_word(word, rng), RATE)
+    return root
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory):
+    """A data folder of three words: 42 clips for training, 9 for validation, 21 for test."""
+    return make_toys(tmp_path_factory.mktemp("toys") / "data")
+
+
+@pytest.fixture(scope="session")
+def make():
+    """Return the makers above: importlib mode gives tests no module to import them from."""
+    return SimpleNamespace(word=toy_word, toys=make_toys)
+
+
+@pytest.fixture(scope="session")
+def trained(toys, tmp_path_factory):
+    """Return a run folder: a small model that `audiossm train` has taught the toy words, with its output in `said`."""
+    from audiossm.cli import main
+
+    out = tmp_path_factory.mktemp("trained") / "run"
+    said = io.StringIO()
+    size = "--width 16 --layers 2 --d-state 4 --channels 24 --batch 14 --lr 0.01 --epochs 20 --no-progress"
+    with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(said):
+        main(["train", "keywords", "--data", str(toys), "--out", str(out), *size.split()])
+    assert left.value.code == 0
+    (out / "said").write_text(said.getvalue())
+    return out
+
+
+@pytest.fixture(scope="session")
+def exported(trained, tmp_path_factory):
+    """Return the trained model as a file, and what `audiossm export --json` said in `said`."""
+    from audiossm.cli import main
+
+    out = tmp_path_factory.mktemp("exported") / "toy.onnx"
+    said = io.StringIO()
+    with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(said):
+        main(["export", str(trained), "--out", str(out), "--data-terms", "CC0 [toys]", "--json"])
+    assert left.value.code == 0
+    out.with_name("said").write_text(said.getvalue())
+    return out
