@@ -32,7 +32,7 @@ def make_toys(root, words=("high", "low", "warble"), speakers=SPEAKERS):
     from audiossm.data import which_split
 
     rng = np.random.default_rng(0)
-    names = {split: [] for split in speakers}
+    names = {split: [] for split in SPEAKERS}
     for i in count():
         split = which_split(f"speaker{i}")
         if len(names[split]) < speakers.get(split, 0):

@@ -1,0 +1,191 @@
+"""Evaluation: a run folder and its file agree, programs can rely on the report; augmentation does what it says."""
+
+import numpy as np
+import pytest
+import torch
+
+from audiossm.data import augment, find_clips, load_clips, resample
+from audiossm.streaming import load
+from audiossm.training import load_model
+from audiossm.training.evaluate import evaluate_keywords, evaluate_model, file_predictor, interval, module_predictor
+
+RATES = [16000, 8000, 44100, 11025]
+
+
+@pytest.fixture(scope="module")
+def clips(toys):
+    return load_clips(find_clips(toys, "test"), 16000, 1.0, progress=False)
+
+
+@pytest.fixture(scope="module")
+def reports(trained, exported, toys):
+    return [evaluate_model(model, toys, RATES) for model in (trained, exported)]
+
+
+# Module and file
+
+
+def test_module_and_file_have_the_same_report(reports):
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.parametrize("rate", [*RATES, 22050, 48000])
+def test_module_and_file_make_the_same_predictions(trained, exported, clips, rate):
+    heard = np.stack([resample(clip, 16000, rate) for clip in clips.samples(slice(None))])
+    logits = module_predictor(load_model(trained)[0], "cpu")(heard, rate)
+    got = file_predictor(load(exported))(heard, rate)
+    want = torch.from_numpy(logits).softmax(-1).numpy()
+    np.testing.assert_array_equal(got.argmax(1), want.argmax(1))
+    assert np.linalg.norm(got - want) < 1e-4 * np.linalg.norm(want)
+
+
+def test_a_clip_that_ends_within_a_frame_is_heard_to_its_end(trained, exported, clips):
+    """Both complete the last frame with zeros."""
+    heard = clips.samples(slice(0, 4))[:, :12345]
+    want = torch.from_numpy(module_predictor(load_model(trained)[0], "cpu")(heard, 16000)).softmax(-1).numpy()
+    got = file_predictor(load(exported))(heard, 16000)
+    assert np.linalg.norm(got - want) < 1e-4 * np.linalg.norm(want)
+    stream = load(exported).stream()
+    np.testing.assert_allclose(stream.scores(heard[0], last=True)[-1], got[0], atol=1e-5)
+
+
+# The report
+
+
+def test_keys_of_the_report(reports):
+    report = reports[0]
+    assert set(report) == {"task", "n", "rates"} and (report["task"], report["n"]) == ("keywords", 21)
+    assert list(report["rates"]) == ["16000", "8000", "44100", "11025"]
+    for row in report["rates"].values():
+        assert set(row) == {"accuracy", "ci95", "decimated", "resampled_first"}
+        assert 0 <= row["ci95"][0] <= row["accuracy"] <= row["ci95"][1] <= 100
+        assert row["accuracy"] >= 80  # at rates never heard in training too
+
+
+def test_decimated_only_where_the_rate_divides(reports):
+    given = {rate for rate, row in reports[0]["rates"].items() if row["decimated"] is not None}
+    assert given == {"8000"}
+
+
+def test_what_each_column_measures(clips):
+    """A stand-in for a model notes what it is given."""
+    seen = []
+
+    def predict(audio, rate):
+        seen.append((rate, audio))
+        return np.eye(3)[clips.targets if rate == 8000 else 0 * clips.targets]
+
+    row = evaluate_keywords(predict, clips, [8000])["rates"]["8000"]
+    native = clips.samples(slice(None))
+    assert [rate for rate, _ in seen] == [8000, 8000, 16000]
+    np.testing.assert_array_equal(seen[0][1], np.stack([resample(clip, 16000, 8000) for clip in native]))
+    np.testing.assert_array_equal(seen[1][1], native[:, ::2])
+    assert seen[2][1].shape == native.shape
+    share = round(100 * float(np.mean(clips.targets == 0)), 3)
+    assert (row["accuracy"], row["decimated"], row["resampled_first"]) == (100.0, 100.0, share)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (7, 21), (4000, 4107)])
+def test_the_interval_is_wilsons(right, n):
+    z, p = 1.959963984540054, right / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = interval(np.arange(n) < right)
+    assert low == pytest.approx(100 * (centre - half), abs=6e-4)
+    assert high == pytest.approx(100 * (centre + half), abs=6e-4)
+
+
+def test_labels_that_the_model_does_not_know(trained, make, tmp_path):
+    data = make.toys(tmp_path / "data", ["low"], {"test": 1})
+    (data / "low").rename(data / "hum")
+    with pytest.raises(ValueError, match="labelled hum, but the classes are high, low, warble"):
+        evaluate_model(trained, data, [16000])
+
+
+@pytest.mark.parametrize("rate", [0, -8000, 3999, 200000])
+def test_rates_that_no_microphone_has(trained, toys, rate):
+    with pytest.raises(ValueError, match="4000 to 192000"):
+        evaluate_model(trained, toys, [16000, rate])
+
+
+# Augmentation
+
+
+@pytest.fixture
+def audio():
+    torch.manual_seed(0)
+    return torch.randn(40, 1000)
+
+
+def test_shift_moves_and_fills_with_zeros(audio):
+    shifted = augment.shift(audio.abs() + 1, 100)
+    assert shifted.shape == audio.shape
+    moves = set()
+    for before, after in zip(audio.abs() + 1, shifted, strict=True):
+        inside = torch.nonzero(after)[:, 0]
+        first, last = int(inside[0]), int(inside[-1])
+        move = first - (999 - last)  # zeros in front, or behind
+        moves.add(move)
+        assert abs(move) <= 100 and len(inside) == 1000 - abs(move)
+        assert torch.equal(after[first : last + 1], before[max(0, -move) : 1000 - max(0, move)])
+    assert len(moves) > 20 and min(moves) < 0 < max(moves)
+    assert torch.equal(augment.shift(audio, 0), audio)
+
+
+def test_gain_is_within_its_range(audio):
+    db = 20 * torch.log10(augment.gain(audio, -15, 6) / audio)
+    assert db.min() > -15.01 and db.max() < 6.01
+    assert float(db.std(1).max()) < 1e-3 and float(db.mean(1).std()) > 3  # one a clip
+
+
+@pytest.mark.parametrize("snr", [0.0, 20.0])
+def test_noise_has_the_ratio_asked_for(audio, snr):
+    added = augment.coloured_noise(audio, snr, snr, 1.0) - audio
+    got = 10 * torch.log10(audio.square().mean(1) / added.square().mean(1))
+    torch.testing.assert_close(got, torch.full_like(got, snr), atol=0.01, rtol=0)
+
+
+def test_noise_for_a_share_of_the_clips(audio):
+    changed = (augment.coloured_noise(audio, 5, 40, 0.5) != audio).any(1)
+    assert 5 < int(changed.sum()) < 35
+    assert torch.equal(augment.coloured_noise(audio, 5, 40, 0.0), audio)
+    silence = torch.zeros(3, 1000)
+    assert torch.equal(augment.coloured_noise(silence, 5, 40, 1.0), silence)
+
+
+def test_mixup(audio):
+    mixed, partner, share = augment.mixup(audio, 0.3)
+    assert mixed.shape == audio.shape and sorted(partner.tolist()) == list(range(40))
+    assert 0.5 <= float(share.min()) <= float(share.max()) <= 1  # a clip is never the smaller part
+    torch.testing.assert_close(mixed, share[:, None] * audio + (1 - share)[:, None] * audio[partner])
+    mixed, partner, share = augment.mixup(audio, 0.0)
+    assert torch.equal(mixed, audio) and torch.equal(partner, torch.arange(40)) and torch.equal(share, torch.ones(40))
+
+
+def test_band_limit_puts_the_floor_above_a_channel():
+    features = torch.rand(40, 30, 20) + 1
+    limited = augment.band_limit(features, 11, 0.0, 1.0)
+    kept = (limited != 0).all(1).sum(1)
+    for clip, before, count in zip(limited, features, kept, strict=True):
+        assert torch.equal(clip[:, :count], before[:, :count]) and not clip[:, count:].any()
+    assert int(kept.min()) >= 11 and int(kept.max()) < 20 and len(set(kept.tolist())) > 3
+    assert torch.equal(augment.band_limit(features, 11, 0.0, 0.0), features)
+
+
+@pytest.mark.parametrize(("axis", "widest"), [(1, 25), (2, 4)])
+def test_masks_put_the_channels_mean(axis, widest):
+    torch.manual_seed(0)
+    features = torch.rand(40, 200, 20)
+    masked = augment.mask(features, axis, widest, 2)
+    mean = features.mean((0, 1)).expand_as(features)
+    hidden = masked != features
+    assert torch.equal(masked[hidden], mean[hidden])
+    width = hidden.all(3 - axis).sum(1)
+    assert torch.equal(hidden.any(3 - axis), hidden.all(3 - axis))  # whole ticks, whole channels
+    assert 0 < int(width.max()) <= 2 * widest and len(set(width.tolist())) > 2
+    assert torch.equal(augment.mask(features, axis, widest, 0), features)
+
+
+def test_rates_around():
+    assert augment.rates_around(16000, 0.12, 400) == list(range(14400, 17601, 400))
+    assert augment.rates_around(16000, 0.0, 400) == [16000]
