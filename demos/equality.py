@@ -2,7 +2,7 @@
 
     python demos/equality.py RUN MODEL DATA [MINUTES]
 
-RUN is the run folder that MODEL was exported from, DATA a folder of clips; their test split, one clip after another, is the
+RUN is the run folder that MODEL was exported from, DATA a folder of clips; its test split, one after another, is the
 speech. Prints the largest relative L2 distance of the posteriors, for each rate and chunk length.
 """
 

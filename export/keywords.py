@@ -57,7 +57,7 @@ def export_keywords(
         raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
     model, training = load_model(run)
     proto = build(model, training, rate, data_terms, detector)
-    error = verify(proto, model, rate or model.config.rate)
+    error = verify(proto, model, model.config.rate if rate is None else rate)
     data = proto.SerializeToString()
     write_beside(out, data)
     return Exported(out, len(data), len(proto.graph.node), error)
@@ -74,7 +74,7 @@ def build(
     missing = unstreamable(model)
     if missing:
         raise ValueError(f"this model cannot be streamed: {', '.join(missing)} needs the future")
-    rate = rate or model.config.rate
+    rate = model.config.rate if rate is None else rate
     frame = KeywordFrame(model)
     facts = metadata(model, frame, training, rate, data_terms, detector)
     bank = Metadata.parse(json.dumps(facts)).filterbank

@@ -35,7 +35,7 @@ def verify(proto: onnx.ModelProto, model: KeywordModel, rate: int) -> float:
     for frame in audio.reshape(1, -1, facts["frame"]).swapaxes(0, 1):
         posteriors, packed = session.run(["posteriors", "state_out"], {"audio": frame, "state": packed})
         got.append(posteriors)
-    error = max(distance(np.stack(got, axis=1), want), state_distance(layout, packed, last))
+    error = float(np.max([distance(np.stack(got, axis=1), want), state_distance(layout, packed, last)]))  # keeps NaN
     if not error <= TOLERANCE:
         raise RuntimeError(
             f"the exported file differs from the module by {error:.1e} of the RMS, more than {TOLERANCE:.0e}: "
@@ -48,7 +48,8 @@ def state_distance(layout: StateLayout, packed: np.ndarray, state: State) -> flo
     """Return the largest distance of the state's parts: their scales differ."""
     want = layout.pack(state).numpy()
     ends = [offset for _, _, offset in layout.parts][1:]
-    return max(distance(a, b) for a, b in zip(np.split(packed, ends, 1), np.split(want, ends, 1), strict=True))
+    parts = zip(np.split(packed, ends, 1), np.split(want, ends, 1), strict=True)
+    return float(np.max([distance(a, b) for a, b in parts]))
 
 
 def distance(got: np.ndarray, want: np.ndarray) -> float:

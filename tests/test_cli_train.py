@@ -181,7 +181,6 @@ def test_options_out_of_range(run, data, tmp_path, option):
     assert_refused(result, option[0], "audiossm train keywords --help", code=2)
 
 
-@pytest.mark.xfail(reason="taken as they come, or refused by Lightning and Python in their own words", strict=True)
 @pytest.mark.parametrize("option", [["--lr", -1], ["--lr", "nan"], ["--devices", "two"], ["--devices", 0]])
 def test_values_without_sense(run, data, tmp_path, option):
     result = run("train", "keywords", "--data", data, "--out", tmp_path / "run", *QUICK, *option)
@@ -189,14 +188,12 @@ def test_values_without_sense(run, data, tmp_path, option):
     assert result[0] in (1, 2) and not (tmp_path / "run").exists()
 
 
-@pytest.mark.xfail(reason="a frame of 20 ms must be whole samples, which nobody says before training", strict=True)
 def test_a_model_of_any_native_rate_can_be_exported(run, data, tmp_path):
     """Or else that rate is refused before the training."""
     code, _, _ = run("train", "keywords", "--data", data, "--out", tmp_path / "run", "--rate", 11025, *QUICK)
     assert code != 0 or run("export", tmp_path / "run", "--out", tmp_path / "m.onnx")[0] == 0
 
 
-@pytest.mark.xfail(reason="Lightning leaves with SystemExit(1), without a word", strict=True)
 def test_ctrl_c(run, data, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

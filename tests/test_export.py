@@ -322,15 +322,9 @@ SAYS = {
 }
 
 
-SPEAKS_TOO_LONG = pytest.mark.xfail(reason="load_model hands on torch's many lines or a bare KeyError", strict=True)
-
-
 @pytest.mark.parametrize(
     "how",
-    [
-        pytest.param(how, marks=[SPEAKS_TOO_LONG] if how in ("no summary", "weights of another size") else [])
-        for how in BROKEN
-    ],
+    BROKEN,
 )
 def test_a_run_folder_that_holds_no_model(run, tmp_path, how):
     copy, out = tmp_path / "run", tmp_path / "out"
@@ -383,7 +377,6 @@ def test_no_numbers_are_noticed(proto, module, value):
         verify(changed(proto, "taps", lambda w: np.full_like(w, value)), module, 16000)
 
 
-@pytest.mark.xfail(reason="max(error, nan) is error in Python", strict=True)
 def test_states_that_are_no_numbers_are_noticed(proto, module, monkeypatch):
     monkeypatch.setattr("audiossm.export.verify.state_distance", lambda *_: float("nan"))
     with pytest.raises(RuntimeError, match="differs from the module"):

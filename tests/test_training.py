@@ -102,7 +102,6 @@ def test_the_same_seed_gives_the_same_weights(whole, toys, tmp_path):
 # Resuming
 
 
-@pytest.mark.xfail(reason="DataLoader draws its own seed from torch's generator, at another moment", strict=True)
 @pytest.mark.parametrize(("epoch", "batch"), [(1, 0), (2, 1), (3, 2)])
 def test_a_resumed_run_is_the_uninterrupted_one(whole, toys, tmp_path, epoch, batch):
     out = tmp_path / "run"
@@ -119,14 +118,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(whole, toys, tmp_path, epoch, ba
     assert facts[0] == facts[1]
 
 
-@pytest.mark.xfail(reason="the last weights are saved, not their average", strict=True)
 def test_resuming_a_finished_run_changes_nothing(toys, whole, tmp_path):
     train(toys, tmp_path / "run")
     train(toys, tmp_path / "run", resume=True)
     assert equal(weights(tmp_path / "run"), weights(whole))
 
 
-@pytest.mark.xfail(reason="Lightning leaves with SystemExit(1)", strict=True)
 def test_ctrl_c_can_be_resumed(whole, toys, tmp_path):
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -155,7 +152,6 @@ def test_nothing_to_resume(toys, tmp_path):
     one_line(raised)
 
 
-@pytest.mark.xfail(reason="run.json is written before anything can fail", strict=True)
 def test_a_run_that_failed_at_once_can_be_begun_again(toys, tmp_path):
     with pytest.raises(ValueError, match="d_state"):
         train(toys, tmp_path / "run", config=KeywordConfig((), channels=4, d_model=4, layers=1, d_state=3))
@@ -213,7 +209,6 @@ def test_a_saved_model_comes_back(tmp_path):
 # Several devices
 
 
-@pytest.mark.xfail(reason="the second process takes the first one's run.json for an older run", strict=True)
 def test_two_processes(toys, tmp_path):
     """Two CPU processes share every batch and leave one model."""
     out, log = tmp_path / "run", tmp_path / "log"

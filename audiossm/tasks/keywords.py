@@ -35,6 +35,11 @@ class KeywordConfig:
     dropout: float = 0.1
     memory: float = 0.5
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a rate at which a frame of 20 ms is not a whole number of samples."""
+        if self.rate < 4000 or self.rate % 50:
+            raise ValueError(f"rate, the native one, must be a multiple of 50 Hz from 4000, not {self.rate}")
+
 
 class KeywordModel(Mixer):
     """Filterbank, S4D stack, fading mean and a linear layer: audio (B, L, 1) to logits (B, T, classes) at each tick.

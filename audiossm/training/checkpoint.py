@@ -50,9 +50,11 @@ def load_model(folder: str | Path) -> tuple[KeywordModel, dict[str, Any]]:
         config = about["config"]
         model = KeywordModel(KeywordConfig(**{**config, "labels": tuple(config["labels"])}))
         model.load_state_dict(load_file(folder / "model.safetensors"))
+        training = about["training"]
     except (ValueError, KeyError, TypeError, RuntimeError, OSError, SafetensorError) as error:
-        raise ValueError(f"the model in {folder} cannot be read: {error}") from None
-    return model.eval(), about["training"]
+        what = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"the model in {folder} cannot be read: {' '.join(what.split())[:300]}") from None
+    return model.eval(), training
 
 
 def parameter_count(model: torch.nn.Module) -> int:

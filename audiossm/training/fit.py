@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -13,11 +14,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from audiossm.data import ClipArray, find_clips, load_clips
 from audiossm.tasks import KeywordConfig, KeywordModel
-from audiossm.training.checkpoint import parameter_count, save_model, write_beside
+from audiossm.training.checkpoint import load_model, parameter_count, save_model, write_beside
 from audiossm.training.loader import ClipBatches
 from audiossm.training.module import KeywordTraining
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
@@ -50,39 +52,70 @@ def train_keywords(
     Raises:
         FileNotFoundError, ValueError: the data or the run folder is not as it should be, in one line.
     """
-    out = Path(out)
-    check_run_folder(out, resume)
+    device_count(devices)  # say what is wrong with it before any work
+    out, first = Path(out), rank_zero_only.rank == 0  # of several processes on several devices, the first one speaks
+    say = say if first else silent
+    if first:
+        check_run_folder(out, resume)
     train, val = load_splits(Path(data), config.rate, label_column, say)
     config = replace(config, labels=tuple(train.labels))
-    run = json.loads(json.dumps({"config": asdict(config), "options": asdict(options)}))
-    if resume and (out / "run.json").is_file() and json.loads((out / "run.json").read_text()) != run:
-        raise ValueError(f"{out} was begun with other options or labels: resume with the same ones (run.json)")
-    out.mkdir(parents=True, exist_ok=True)
-    write_beside(out / "run.json", (json.dumps(run, indent=2) + "\n").encode())
-
     torch.manual_seed(options.seed)
     model = KeywordModel(config)
+    if first:
+        begin_run(out, {"config": asdict(config), "options": asdict(options)}, resume)
+    if resume and (out / "model.json").is_file():
+        say(f"the training in {out} has finished already")
+        return load_model(out)[0]
     say(f"training {parameter_count(model):,} parameters on {len(train)} clips of {len(train.labels)} classes")
     trainer = build_trainer(out, options, len(train), devices, progress, say)
     begun = time.monotonic()
-    trainer.fit(
-        KeywordTraining(model, options),
-        ClipBatches(train, val, options.batch, options.seed),
-        ckpt_path=str(out / "last.ckpt") if resume else None,
-        weights_only=True,
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    fit(trainer, model, options, ClipBatches(train, val, options.batch, options.seed), out, resume, say)
     if trainer.is_global_zero:
         save_model(out, model.cpu().eval(), summary(trainer, train, options, time.monotonic() - begun))
     return model
+
+
+def fit(
+    trainer: Trainer,
+    model: KeywordModel,
+    options: TrainOptions,
+    batches: ClipBatches,
+    out: Path,
+    resume: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Let Lightning train. Ctrl-C ends it as KeyboardInterrupt, once it is said how to go on."""
+    handler = signal.getsignal(signal.SIGINT)
+    checkpoint = str(out / "last.ckpt") if resume else None
+    try:
+        trainer.fit(KeywordTraining(model, options), batches, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C, which it then also ignores
+        signal.signal(signal.SIGINT, handler)
+        if (out / "last.ckpt").is_file():
+            say(f"stopped after epoch {trainer.current_epoch}: the same command with --resume goes on")
+        raise KeyboardInterrupt from None
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def begin_run(out: Path, run: dict[str, Any], resume: bool) -> None:
+    """Write run.json, or raise where a run to resume was begun otherwise."""
+    text, note = json.dumps(run, indent=2) + "\n", out / "run.json"
+    if resume and note.is_file() and note.read_text() != text:
+        raise ValueError(f"{out} was begun with other options or labels: resume with the same ones ({note})")
+    out.mkdir(parents=True, exist_ok=True)
+    write_beside(note, text.encode())
 
 
 def check_run_folder(out: Path, resume: bool) -> None:
     """Raise where training would overwrite a run, or has none to resume."""
     if resume and not (out / "last.ckpt").is_file():
         raise FileNotFoundError(f"nothing to resume in {out}: it holds no last.ckpt")
-    if not resume and any((out / name).exists() for name in ("run.json", "model.json", "last.ckpt")):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: --out names the folder of a run")
+    if not resume and any((out / name).exists() for name in ("model.json", "last.ckpt")):
         raise ValueError(f"{out} already holds a run: choose another --out, or go on with --resume")
 
 
@@ -125,7 +158,9 @@ def build_trainer(
     """Set up Lightning: averaged weights, a checkpoint each epoch, TensorBoard, and no chatter."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the clips are in memory
+    noise = ("does not have many workers", "is not empty", "LeafSpec", "logging interval", "across ranks is zero")
+    for what in noise:  # what Lightning warns of and is meant so
+        warnings.filterwarnings("ignore", message=f".*{what}.*")
     torch.set_float32_matmul_precision("high")
     steps = max(1, options.epochs * (clips // options.batch))
     decay = 1 - 1 / max(2.0, options.averaging * steps)
@@ -136,7 +171,7 @@ def build_trainer(
     callbacks.append(RichProgressBar(leave=False) if progress else Report(say))
     return Trainer(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        devices=devices if devices == "auto" else int(devices),
+        devices=device_count(devices),
         max_epochs=options.epochs,
         logger=TensorBoardLogger(out, name="logs", version=""),
         callbacks=callbacks,
@@ -148,6 +183,15 @@ def build_trainer(
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
     )
+
+
+def device_count(devices: str) -> str | int:
+    """Return what Lightning takes: "auto" or a number, at least 1."""
+    if devices == "auto":
+        return devices if torch.cuda.is_available() else 1
+    if not devices.isdecimal() or int(devices) < 1:
+        raise ValueError(f"devices must be 'auto' or a number from 1, not {devices!r}")
+    return int(devices)
 
 
 def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: float) -> dict[str, Any]:

@@ -52,4 +52,7 @@ class ClipBatches(LightningDataModule):
     def loader(self, data: ClipDataset, batch: int, **how) -> DataLoader:
         """Build a loader; `__getitems__` has already put the batch together."""
         pin = torch.cuda.is_available()
-        return DataLoader(data, batch, collate_fn=lambda ready: ready, pin_memory=pin, **how)
+        own = (
+            torch.Generator()
+        )  # else the loader would draw a seed from the generator that augments: resuming would differ
+        return DataLoader(data, batch, collate_fn=lambda ready: ready, pin_memory=pin, generator=own, **how)

@@ -1,5 +1,6 @@
 """How a keyword model is trained: one typed record, stored with the run."""
 
+import math
 from dataclasses import dataclass
 
 CLIP_SECONDS = 1.0  # what training and evaluation take of a recording
@@ -44,3 +45,10 @@ class TrainOptions:
     channel_mask: int = 10
     chain_share: float = 0.5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values without sense."""
+        if self.epochs < 1 or self.batch < 1:
+            raise ValueError(f"epochs and batch must be at least 1, not {self.epochs} and {self.batch}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr must be a positive number, not {self.lr}")
