@@ -17,8 +17,7 @@ from audiossm.kernels.channelwise import channelwise
 from audiossm.kernels.scan import decay_scan
 
 FEW = 8  # up to this length, a live frame, channels stay last and nothing is transposed
-LONGEST_BLOCK = 256  # one block costs L² products a channel; beyond, chunks are cheaper
-CHUNK = 128
+LONGEST_CHUNK = 48  # a chunk costs q² products a channel, and as many to make its matrix
 
 
 def ssm_conv_reference(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,14 +52,20 @@ def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> t
         return u, state
     if length <= FEW:
         return _few(u, log_a, c, d, state)
-    if length <= LONGEST_BLOCK:
-        return _chunks(u, log_a, c, d, state, length)
-    whole = length // CHUNK * CHUNK
-    y, state = _chunks(u[..., :whole], log_a, c, d, state, CHUNK)
+    q = chunk_length(length)
+    whole = length // q * q
+    y, state = _chunks(u[..., :whole], log_a, c, d, state, q)
     if whole < length:
         tail, state = ssm_conv(u[..., whole:], log_a, c, d, state)
         y = torch.cat((y, tail), dim=-1)
     return y, state
+
+
+def chunk_length(length: int) -> int:
+    """Return the longest chunk that cuts a length without a rest, if there is one of at least half the longest."""
+    if length <= LONGEST_CHUNK:
+        return length
+    return next((q for q in range(LONGEST_CHUNK, LONGEST_CHUNK // 2, -1) if length % q == 0), LONGEST_CHUNK)
 
 
 def _few(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from audiossm.kernels import channelwise, decay_scan, decay_scan_reference, pairs, ssm_conv, ssm_conv_reference
-from audiossm.kernels.ssm import CHUNK, FEW, LONGEST_BLOCK
+from audiossm.kernels.ssm import FEW, LONGEST_CHUNK
 
-LENGTHS = (0, 1, 2, FEW, FEW + 1, 100, CHUNK + 1, LONGEST_BLOCK, LONGEST_BLOCK + 1, 300, 2 * LONGEST_BLOCK + CHUNK + 7)
+LENGTHS = (0, 1, 2, FEW, FEW + 1, LONGEST_CHUNK, LONGEST_CHUNK + 1, 100, 211, 300, 5 * LONGEST_CHUNK + 7)
 
 
 @pytest.fixture(autouse=True)
@@ -72,13 +72,13 @@ def test_ssm_conv_is_its_recurrence(length):
 
 
 @pytest.mark.parametrize("shape", ((1, 1, 1), (2, 1, 3), (1, 5, 1)))
-@pytest.mark.parametrize("length", (1, FEW + 1, LONGEST_BLOCK + CHUNK))
+@pytest.mark.parametrize("length", (1, FEW + 1, 3 * LONGEST_CHUNK))
 def test_ssm_conv_of_one_row_channel_or_mode(shape, length):
     agree(ssm_conv, ssm_conv_reference, ssm_inputs(length, *shape))
 
 
 def test_ssm_conv_reads_any_memory_layout():
-    u, *rest = ssm_inputs(LONGEST_BLOCK + 3)
+    u, *rest = ssm_inputs(LONGEST_CHUNK + 3)
     turned = u.transpose(1, 2).contiguous().transpose(1, 2)
     assert error(ssm_conv(turned, *rest)[0], ssm_conv(u, *rest)[0]) < 1e-12
 
@@ -89,7 +89,7 @@ def test_ssm_conv_gradients(length):
 
 
 def test_ssm_conv_gradients_over_many_chunks():
-    assert torch.autograd.gradcheck(ssm_conv, ssm_inputs(2 * CHUNK + 2, 1, 2, 3), fast_mode=True)
+    assert torch.autograd.gradcheck(ssm_conv, ssm_inputs(2 * LONGEST_CHUNK + 2, 1, 2, 3), fast_mode=True)
 
 
 @pytest.mark.parametrize("length", (1, 4, FEW))
