@@ -19,7 +19,7 @@ from audiossm.streaming.taps import FrameClock, taps, windows
 from audiossm.tasks import KeywordModel
 from audiossm.training.checkpoint import load_model, parameter_count, write_beside
 
-DETECTOR = DetectorSettings(smoothing=0.1, threshold=0.7, refractory=0.6)
+DETECTOR = DetectorSettings(smoothing=0.25, threshold=0.6, refractory=0.6)
 
 
 @dataclass(frozen=True)
