@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.fabric.utilities.rank_zero import _get_rank
+from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from audiossm.data import ClipArray, find_clips, load_clips
@@ -53,7 +53,8 @@ def train_keywords(
         FileNotFoundError, ValueError: the data or the run folder is not as it should be, in one line.
     """
     device_count(devices)  # say what is wrong with it before any work
-    out, first = Path(out), _get_rank() in (None, 0)  # of several processes on several devices, the first one speaks
+    out = Path(out)
+    first = getattr(rank_zero_only, "rank", 0) == 0  # of several processes, a device each, the first one speaks
     say = say if first else silent
     if first:
         check_run_folder(out, resume)
