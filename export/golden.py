@@ -9,7 +9,7 @@ import onnxruntime
 
 from audiossm.export.verify import babble, quiet
 from audiossm.streaming import load
-from audiossm.training.checkpoint import write_beside
+from audiossm.tasks.checkpoint import write_beside
 
 FRAMES = 10
 

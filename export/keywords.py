@@ -17,7 +17,7 @@ from audiossm.mixers.filterbank import TICK, TICKS_PER_SECOND
 from audiossm.streaming.metadata import FORMAT, KEY, DetectorSettings, Metadata
 from audiossm.streaming.taps import FrameClock, taps, windows
 from audiossm.tasks import KeywordModel
-from audiossm.training.checkpoint import load_model, parameter_count, write_beside
+from audiossm.tasks.checkpoint import load_model, parameter_count, write_beside
 
 DETECTOR = DetectorSettings(smoothing=0.25, threshold=0.6, refractory=0.6)
 

@@ -1,5 +1,6 @@
 """What models are for: a task is an encoder, a backbone and a head."""
 
+from audiossm.tasks.checkpoint import load_model, parameter_count, save_model
 from audiossm.tasks.keywords import KeywordConfig, KeywordModel
 
-__all__ = ["KeywordConfig", "KeywordModel"]
+__all__ = ["KeywordConfig", "KeywordModel", "load_model", "parameter_count", "save_model"]

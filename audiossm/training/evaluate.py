@@ -12,7 +12,7 @@ from audiossm.data import ClipArray, find_clips, load_clips, resample
 from audiossm.streaming import Model, load
 from audiossm.streaming.taps import FrameClock, taps, windows
 from audiossm.tasks import KeywordModel
-from audiossm.training.checkpoint import load_model
+from audiossm.tasks.checkpoint import load_model
 from audiossm.training.options import CLIP_SECONDS
 
 BATCH = 64

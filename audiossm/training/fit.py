@@ -19,7 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from audiossm.data import ClipArray, find_clips, load_clips
 from audiossm.tasks import KeywordConfig, KeywordModel
-from audiossm.training.checkpoint import load_model, parameter_count, save_model, write_beside
+from audiossm.tasks.checkpoint import load_model, parameter_count, save_model, write_beside
 from audiossm.training.loader import ClipBatches
 from audiossm.training.module import KeywordTraining
 from audiossm.training.options import CLIP_SECONDS, TrainOptions

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from audiossm.tasks import KeywordConfig, KeywordModel
+from audiossm.tasks.keywords import KeywordConfig, KeywordModel
 
 FORMAT = 1
 
