@@ -49,7 +49,7 @@ def main() -> None:
     speakers = len({clip.speaker for clip in clips})
     print(f"{len(clips)} clips of {len(WORDS)} words, other words and silence, by {speakers} voices of espeak-ng")
 
-    step("2  Train", f"audiossm train keywords --data {data} --out {run}")
+    step("2  Train", f"audiossm train keywords --data {data} --out {run}   (here a small model, a short time)")
     begun = time.monotonic()
     train_keywords(data, run, SMALL, SHORT)
     print(f"trained in {time.monotonic() - begun:.0f} s")

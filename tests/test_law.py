@@ -1,14 +1,17 @@
 """Every mixer, block, stack and task obeys the splitting law, and the check of it notices those that do not."""
 
+import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from audiossm.backbones import Block, Stack
 from audiossm.kernels.ssm import FEW, LONGEST_CHUNK
 from audiossm.mixers import S4D, Filterbank
-from audiossm.mixers.base import Mixer
+from audiossm.mixers.base import Mixer, State, slow
 from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.tasks.pooling import FadingMean
 
@@ -180,3 +183,13 @@ def test_the_check_asks_for_the_poles_it_cannot_find():
 
     with pytest.raises(LawBroken, match="slower"):
         check_law(Gain, channels=3)
+
+
+def test_the_worked_example_of_the_readme():
+    """A reader's first mixer: as it stands there, it obeys the law and stacks."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class Decay" in block)
+    names = {"Mixer": Mixer, "State": State, "slow": slow, "nn": nn, "torch": torch}
+    exec(code, names)
+    check_law(lambda: names["Decay"](6), channels=6, examples=6)
+    check_law(lambda: Stack(Block(names["Decay"](4), 4) for _ in range(2)), channels=4, examples=3)
