@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from audiossm.mixers.base import State
 from audiossm.tasks import KeywordModel
 
-FRAME_TICKS = 4  # 20 ms
 # Frames are whole ticks, so what the filterbank keeps for a tick that has only begun is not part of a file's state.
 BETWEEN_TICKS = ("encoder.held", "encoder.clock")
 

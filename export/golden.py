@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from audiossm.export.verify import babble, quiet
+from audiossm.export.verify import babble
 from audiossm.streaming import load
 from audiossm.tasks.checkpoint import write_beside
 
@@ -20,8 +19,8 @@ def write_golden(model: str | Path, out: str | Path) -> None:
     Keys: `audio` (frames, samples) and `posteriors` (frames, classes), numbers; `state` (S,) before the first frame and
     `state_out` (S,) after the last, base64 of little-endian float32. Rates: the native one, no `taps` fed.
     """
-    meta = load(model).metadata
-    session = onnxruntime.InferenceSession(str(model), quiet(), providers=["CPUExecutionProvider"])
+    loaded = load(model)
+    meta, session = loaded.metadata, loaded.session
     audio = babble(2 * FRAMES * meta.frame, meta.rate).round(5).reshape(2 * FRAMES, 1, meta.frame)
     state = np.zeros((1, meta.state_size), np.float32)
     rows, before = [], state

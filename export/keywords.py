@@ -10,12 +10,12 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from audiossm.export.frame import FRAME_TICKS, KeywordFrame, unstreamable
+from audiossm.export.frame import KeywordFrame, unstreamable
 from audiossm.export.graph import to_onnx
 from audiossm.export.verify import verify
 from audiossm.mixers.filterbank import TICK, TICKS_PER_SECOND
 from audiossm.streaming.metadata import FORMAT, KEY, DetectorSettings, Metadata
-from audiossm.streaming.taps import FrameClock, taps, windows
+from audiossm.streaming.taps import FRAME_TICKS, FrameClock, taps, windows
 from audiossm.tasks import KeywordModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, write_beside
 

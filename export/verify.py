@@ -22,7 +22,9 @@ def verify(proto: onnx.ModelProto, model: KeywordModel, rate: int) -> float:
     The audio is babble made from a fixed seed: bursts with speech's spectrum and rhythm, with pauses. It is heard
     twice, so that the comparison begins from a state that is not zero.
     """
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), quiet(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
     facts = json.loads({p.key: p.value for p in proto.metadata_props}[KEY])
     layout = StateLayout(model.initial_state(1, rate))
     audio = babble(round(SECONDS * rate), rate)
@@ -67,7 +69,7 @@ def babble(samples: int, rate: int) -> np.ndarray:
     return (0.1 * noise / noise.std() * rhythm).astype(np.float32)[None]
 
 
-def quiet() -> onnxruntime.SessionOptions:
+def session_options() -> onnxruntime.SessionOptions:
     """Options without the warning that initializers may be overridden, which is the point."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -1,7 +1,8 @@
 """Complex numbers as pairs of real ones on a last axis of 2.
 
 States and whatever else leaves a function here are pairs, because ONNX and Triton know no complex tensors. Inside,
-torch's complex arithmetic is used: one launch where pairs would take six.
+torch's complex arithmetic is used: one launch where pairs would take six. Parameters alone go through it, and export
+computes what depends on them beforehand, so that no complex number reaches a file.
 """
 
 import torch
@@ -19,13 +20,7 @@ def as_complex(z: Tensor) -> Tensor:
 
 
 def mul(a: Tensor, b: Tensor) -> Tensor:
-    """Return a · b; both (..., 2), broadcast.
-
-    An exported graph gets real arithmetic: b Re(a) + i b Im(a), two products with constants where a is one.
-    """
-    if torch.compiler.is_exporting():
-        re, im = a[..., :1], a[..., 1:]
-        return b * re + b.flip(-1) * torch.cat((-im, im), dim=-1)
+    """Return a · b; both (..., 2), broadcast."""
     return torch.view_as_real(as_complex(a) * as_complex(b))
 
 

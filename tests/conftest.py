@@ -85,3 +85,19 @@ def exported(trained, tmp_path_factory):
     assert left.value.code == 0
     out.with_name("said").write_text(said.getvalue())
     return out
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the program in this process: (exit code, stdout, stderr)."""
+    from audiossm.cli import main
+
+    monkeypatch.delenv("AUDIOSSM_DEBUG", raising=False)
+
+    def run(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        return left.value.code, *capsys.readouterr()
+
+    return run

@@ -9,7 +9,7 @@ import typer
 from typer.main import get_command
 
 import audiossm.cli.commands
-from audiossm.cli import app, main
+from audiossm.cli import app
 
 module = sys.modules["audiossm.cli.app"]  # as an attribute of the package, `app` is the typer object
 
@@ -26,19 +26,6 @@ def walk(command, path=()):
 COMMANDS = dict(walk(get_command(app)))
 NEEDY = {path: command for path, command in COMMANDS.items() if any(p.required for p in command.params)}
 every_command = pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the program in this process: (exit code, stdout, stderr)."""
-    monkeypatch.delenv("AUDIOSSM_DEBUG", raising=False)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        return left.value.code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

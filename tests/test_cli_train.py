@@ -8,27 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiossm.cli import main
 from audiossm.data import find_clips, resample
 from audiossm.training import load_model
 from audiossm.training.module import KeywordTraining
 
 SMALL = ["--width", 6, "--layers", 1, "--d-state", 2, "--channels", 12]
 QUICK = [*SMALL, "--batch", 4, "--epochs", 1, "--no-progress"]
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the program in this process: (exit code, stdout, stderr)."""
-    monkeypatch.delenv("AUDIOSSM_DEBUG", raising=False)
-
-    def run(*arguments):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        return left.value.code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ def evaluate(
     except ValueError:
         raise typer.BadParameter(f"{rates!r} is not a list of rates in Hz such as 8000,16000") from None
     console = Console(stderr=True)
-    with console.status("evaluating") as status:
-        report = evaluate_model(model, data, asked, split, label_column, say=status.update)
+    with console.status("evaluating"):
+        report = evaluate_model(model, data, asked, split, label_column, say=console.print)
     if as_json:
         typer.echo(json.dumps(report))
         return

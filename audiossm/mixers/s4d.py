@@ -23,8 +23,6 @@ class S4D(Mixer):
         native_rate: rate in Hz at which the steps are meant, for a model on raw audio; None: it has no rate.
     """
 
-    any_rate = True
-
     def __init__(
         self,
         d_model: int,
@@ -57,11 +55,10 @@ class S4D(Mixer):
     def discrete(self, rate: int | None = None) -> tuple[Tensor, Tensor]:
         """Return log Ā and C·B̄, both (H, N/2, 2), with the step dt · native_rate / rate."""
         dt = self.log_dt.exp()
-        if rate is not None:
-            if self.native_rate is None:
-                self.refuse_rate(rate)
-            else:
-                dt = dt * (self.native_rate / rate)
+        if self.native_rate is None:
+            self.refuse_rate(rate)
+        elif rate is not None:
+            dt = dt * (self.native_rate / rate)
         a = pairs.pair(-self.log_decay.exp(), self.frequency)
         log_a, b = self.discretise(a, dt[:, None, None])
         return log_a, pairs.mul(b, self.c)

@@ -80,6 +80,8 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Evaluate a run folder, an ONNX file or a released model on a split of a data folder.
 
+    `say` gets a line for whatever had to be done to the clips (resampled, cropped ...) and for each rate as it is done.
+
     Raises FileNotFoundError or ValueError where the model or the data is not as it should be.
     """
     for rate in rates:
@@ -90,8 +92,11 @@ def evaluate_model(
     else:
         file = load(model)
         labels, native, predict = file.metadata.labels, file.metadata.rate, file_predictor(file)
-    clips = find_clips(data, split=split, label_column=label_column)
-    return evaluate_keywords(predict, load_clips(clips, native, CLIP_SECONDS, list(labels)), rates, say)
+    found = find_clips(data, split=split, label_column=label_column)
+    clips = load_clips(found, native, CLIP_SECONDS, list(labels))
+    for line in clips.report.lines():
+        say(line)
+    return evaluate_keywords(predict, clips, rates, say)
 
 
 def evaluate_keywords(

@@ -137,6 +137,8 @@ def load_splits(
     val = load_clips(held_out, rate, CLIP_SECONDS, labels) if held_out else None
     for line in train.report.lines():
         say(line)
+    for line in val.report.lines() if val else []:
+        say(f"validation: {line}")
     return train, val
 
 
