@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from audiossm.export.verify import babble
-from audiossm.streaming import load
+from audiossm.streaming import FrameClock, load
 from audiossm.tasks.checkpoint import write_beside
 
 FRAMES = 10
@@ -17,10 +17,11 @@ def write_golden(model: str | Path, out: str | Path) -> None:
     """Run a model file over a few frames from a state that is not zero, and write inputs and outputs as JSON.
 
     Keys: `audio` (frames, samples) and `posteriors` (frames, classes), numbers; `state` (S,) before the first frame and
-    `state_out` (S,) after the last, base64 of little-endian float32. Rates: the native one, no `taps` fed.
+    `state_out` (S,) after the last, base64 of little-endian float32. The rate is the native one.
     """
     loaded = load(model)
-    meta, session = loaded.metadata, loaded.session
+    meta = loaded.metadata
+    session = loaded.sessions(FrameClock(meta.rate))[0]
     audio = babble(2 * FRAMES * meta.frame, meta.rate).round(5).reshape(2 * FRAMES, 1, meta.frame)
     state = np.zeros((1, meta.state_size), np.float32)
     rows, before = [], state

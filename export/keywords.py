@@ -15,7 +15,7 @@ from audiossm.export.graph import to_onnx
 from audiossm.export.verify import verify
 from audiossm.mixers.filterbank import TICK, TICKS_PER_SECOND
 from audiossm.streaming.metadata import FORMAT, KEY, DetectorSettings, Metadata
-from audiossm.streaming.taps import FRAME_TICKS, FrameClock, taps, windows
+from audiossm.streaming.taps import FRAME_TICKS, FrameClock, rate_constants
 from audiossm.tasks import KeywordModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, write_beside
 
@@ -77,12 +77,12 @@ def build(
     rate = model.config.rate if rate is None else rate
     frame = KeywordFrame(model)
     facts = metadata(model, frame, training, rate, data_terms, detector)
-    bank = Metadata.parse(json.dumps(facts)).filterbank
-    clock = FrameClock(rate)
-    at_rate = taps(bank, clock)
-    sample = (torch.randn(2, FRAME_TICKS, at_rate.shape[-1]), torch.randn(2, frame.layout.size))
+    at_rate = rate_constants(Metadata.parse(json.dumps(facts)).filterbank, FrameClock(rate))
+    bank = model.encoder
+    columns = 2 * bank.channels * (bank.modes + bank.readouts)
+    sample = (torch.randn(2, FRAME_TICKS, columns), torch.randn(2, frame.layout.size))
     proto = to_onnx(frame, sample, ["seen", "state"], ["posteriors", "state_out"])
-    add_taps(proto, at_rate, windows(clock))
+    add_taps(proto, at_rate)
     proto.producer_name = "audiossm"
     proto.producer_version = proto.doc_string = ""
     helper.set_model_props(proto, {KEY: json.dumps(facts)})
@@ -128,31 +128,27 @@ def metadata(
     }
 
 
-def add_taps(proto: onnx.ModelProto, values: np.ndarray, indices: np.ndarray) -> None:
+def add_taps(proto: onnx.ModelProto, at_rate: dict[str, np.ndarray]) -> None:
     """Put the filterbank's taps before the graph's input `seen` (B, 4, K), which makes `audio` its input.
 
-    `taps` (P, W, K) and `windows` (P, Q, W) are inputs with a default. Tick q P + p of a frame is row q of phase p.
+    `windows`, `taps` and `picked` are the constants that another rate exchanges.
     """
     graph = proto.graph
     seen = next(i for i, entry in enumerate(graph.input) if entry.name == "seen")
+    columns = graph.input[seen].type.tensor_type.shape.dim[2].dim_value
     del graph.input[seen]
-    shape = numpy_helper.from_array(np.array([0, FRAME_TICKS, values.shape[-1]]), "seen_shape")
     before = [
-        helper.make_node("Gather", ["audio", "windows"], ["cut"], axis=1),  # (B, P, Q, W)
-        helper.make_node("MatMul", ["cut", "taps"], ["by_phase"]),  # (B, P, Q, K)
-        helper.make_node("Transpose", ["by_phase"], ["in_time"], perm=[0, 2, 1, 3]),
-        helper.make_node("Reshape", ["in_time", "seen_shape"], ["seen"]),
+        helper.make_node("Gather", ["audio", "windows"], ["cut"], axis=1),  # (B, 4, W)
+        helper.make_node("MatMul", ["cut", "taps"], ["in_all_phases"]),  # (B, 4, P K)
+        helper.make_node("Reshape", ["in_all_phases", "rows"], ["by_phase"]),  # (B, 4 P, K)
+        helper.make_node("Gather", ["by_phase", "picked"], ["seen"], axis=1),
     ]
     after = list(graph.node)
     del graph.node[:]
     graph.node.extend([*before, *after])
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     graph.input.insert(0, helper.make_tensor_value_info("audio", TensorProto.FLOAT, [batch, "samples"]))
-    kinds = {
-        "taps": (TensorProto.FLOAT, ["P", "W", values.shape[-1]]),
-        "windows": (TensorProto.INT64, ["P", "Q", "W"]),
-    }
-    graph.input.extend(helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items())
+    rows = np.array([0, -1, columns])  # 0 keeps the batch
     graph.initializer.extend(
-        [shape, numpy_helper.from_array(values, "taps"), numpy_helper.from_array(indices, "windows")]
+        numpy_helper.from_array(values, name) for name, values in {"rows": rows, **at_rate}.items()
     )

@@ -7,8 +7,9 @@ from torch import Tensor
 def channelwise(matrix: Tensor, z: Tensor) -> Tensor:
     """Return y[o, h] = sum_i matrix[o, i, h] z[i, h].
 
-    An exported graph gets a product and a sum: for the few rows of a live frame a runtime does that ten times faster
-    than H small matrix products. The terms are laid out so that the sum runs over as few and as long rows as it can.
+    An exported graph gets the products and, as their sum, one row of ones times them: for the few rows of a live frame
+    a runtime does that ten times faster than H small matrix products, and five times faster than its own sum over an
+    axis that is not the last.
 
     Args:
         matrix: (O, I, H).
@@ -20,8 +21,14 @@ def channelwise(matrix: Tensor, z: Tensor) -> Tensor:
     if not torch.compiler.is_exporting():
         return torch.einsum("oih,bih->boh", matrix, z)
     rows, inputs, channels = matrix.shape
-    if inputs >= rows:
-        return (matrix * z.unsqueeze(1)).sum(2)
+    if inputs == 1:
+        return matrix[:, 0] * z
+    if rows == 1:
+        return add_rows(matrix[0] * z)
     terms = matrix.transpose(0, 1) * z.unsqueeze(2)  # (B, I, O, H)
-    ones = torch.ones(1, inputs).to(z)
-    return (ones @ terms.flatten(2)).reshape(-1, rows, channels)
+    return add_rows(terms.flatten(2)).reshape(-1, rows, channels)
+
+
+def add_rows(terms: Tensor) -> Tensor:
+    """Return the sum over the second last axis, (..., I, K) to (..., 1, K), as a product with ones."""
+    return torch.ones(1, terms.shape[-2]).to(terms) @ terms

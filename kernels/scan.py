@@ -51,7 +51,7 @@ def _few_steps(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
     power = pairs.powers(log_a, length + 1)[:, lag.clamp(min=0)]  # (H, L, L + 1, 2)
     re, im = torch.where((lag >= 0).unsqueeze(-1), power, 0).permute(3, 1, 2, 0)  # each (L, L + 1, H)
     rows = torch.stack((torch.stack((re, -im), dim=2), torch.stack((im, re), dim=2)), dim=1)
-    z = torch.cat((state.unsqueeze(1), b), dim=1).flatten(1, 2)  # (B, 2 (L + 1), H)
+    z = torch.cat((state, b.flatten(1, 2)), dim=1)  # (B, 2 (L + 1), H)
     return channelwise(rows.reshape(2 * length, 2 * (length + 1), channels), z).reshape(b.shape)
 
 

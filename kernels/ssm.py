@@ -70,22 +70,25 @@ def chunk_length(length: int) -> int:
 
 def _few(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Run `ssm_conv` over a few samples as two small matrices a channel, channels last and complex planes apart."""
-    within, reads, writes = _block(log_a, c, d, u.shape[-1])
+    within, reads, writes = (matrix.permute(2, 1, 0) for matrix in ssm_block(log_a, c, d, u.shape[-1]))
     v = u.transpose(1, 2)  # (B, L, H)
-    x = state.permute(0, 3, 2, 1).flatten(1, 2)  # (B, 2N, H)
-    to_y = torch.cat((reads, within), dim=1).permute(2, 1, 0)  # (L, 2N + L, H), columns in the order of x, then of v
-    y = channelwise(to_y, torch.cat((x, v), dim=1))
-    re, im = pairs.exp(u.shape[-1] * log_a).permute(2, 1, 0)  # a^L, each (N, H)
-    swapped = x.index_select(1, torch.arange(x.shape[1], device=x.device).roll(len(re)))
-    x = x * torch.cat((re, re)) + swapped * torch.cat((-im, im)) + channelwise(writes.permute(2, 1, 0), v)
-    return y.transpose(1, 2), x.unflatten(1, (2, len(re))).permute(0, 3, 2, 1)
+    x = state.permute(0, 3, 2, 1)  # (B, 2, N, H)
+    y = channelwise(reads, x.flatten(1, 2)) + channelwise(within, v)
+    x = rotate(u.shape[-1] * log_a, x) + channelwise(writes, v).unflatten(1, (2, -1))
+    return y.transpose(1, 2), x.permute(0, 3, 2, 1)
+
+
+def rotate(log_a: Tensor, x: Tensor) -> Tensor:
+    """Return a · x for log a (H, N, 2) and planes x (B, 2, N, H)."""
+    re, im = pairs.exp(log_a).permute(2, 1, 0)  # each (N, H)
+    return x * torch.stack((re, re)) + x.flip(1) * torch.stack((-im, im))
 
 
 def _chunks(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor, q: int) -> tuple[Tensor, Tensor]:
     """Run `ssm_conv` over K whole chunks of q samples as batched matrix products."""
     batch, channels, length = u.shape
     modes, chunks = log_a.shape[1], length // q
-    within, reads, writes = _block(log_a, c, d, q)
+    within, reads, writes = ssm_block(log_a, c, d, q)
     v = u.transpose(0, 1).reshape(channels, batch * chunks, q)  # a channel leads: one product over (B K) rows each
     added = (v @ writes).reshape(channels, batch, chunks, 2, modes).permute(1, 2, 3, 0, 4).flatten(3)  # (B, K, 2, H N)
     first = state.permute(0, 3, 1, 2).flatten(2)  # (B, 2, H N)
@@ -96,7 +99,7 @@ def _chunks(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor, q: in
     return y.reshape(channels, batch, length).transpose(0, 1), final
 
 
-def _block(log_a: Tensor, c: Tensor, d: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
+def ssm_block(log_a: Tensor, c: Tensor, d: Tensor, q: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return a block's matrices: inputs to outputs (H, q, q), state to outputs (H, 2N, q), inputs to state (H, q, 2N).
 
     The 2N real numbers of a state are all real parts, then all imaginary parts.

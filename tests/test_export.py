@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from audiossm.export import export_keywords, keywords
 from audiossm.export.frame import StateLayout
 from audiossm.export.verify import verify
-from audiossm.streaming import FrameClock, load, taps, windows
+from audiossm.streaming import FrameClock, Metadata, load, rate_constants
 from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.training import load_model, save_model
 
@@ -85,11 +85,11 @@ def hear(module, audio, rate, state=None):
     """The module on whole audio: posteriors at the end of each frame (frames, classes), and the last state."""
     with torch.inference_mode():
         logits, state = module(torch.from_numpy(audio).reshape(1, -1, 1), state, rate=rate)
-    return logits.softmax(-1)[0, 3::4].numpy(), state
+    return logits.softmax(-1)[0].numpy(), state
 
 
 def packed(module, state, rate=16000):
-    return StateLayout(module.initial_state(1, rate)).pack(state).numpy()
+    return StateLayout(module).pack(state).numpy()
 
 
 def relative(got, want):
@@ -98,18 +98,18 @@ def relative(got, want):
 
 def state_error(module, got, want):
     """The largest relative error of the state's parts."""
-    ends = [offset for _, _, offset in StateLayout(module.initial_state(1)).parts[1:]]
+    ends = [offset for _, _, offset in StateLayout(module).parts[1:]]
     return max(relative(a, b) for a, b in zip(np.split(got, ends, 1), np.split(want, ends, 1), strict=True))
 
 
-def frames(path, audio, state, samples, feeds=None):
+def frames(path, audio, state, samples):
     """The file by itself, without our runtime: posteriors (frames, batch, classes) and the last state."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     rows = []
     for begin in range(0, audio.shape[1] - samples + 1, samples):
-        inputs = {"audio": audio[:, begin : begin + samples], "state": state} | (feeds or {})
+        inputs = {"audio": audio[:, begin : begin + samples], "state": state}
         row, state = session.run(["posteriors", "state_out"], inputs)
         rows.append(row)
     return np.stack(rows), state
@@ -181,10 +181,14 @@ def test_silence(module, path, rate):
     np.testing.assert_allclose(got.sum(1), 1, rtol=1e-5)
 
 
-def test_taps_can_be_fed_by_any_runtime(module, path):
-    bank, clock, audio = load(path).metadata.filterbank, FrameClock(48000), speech(48000, 3)
-    feeds = {"taps": taps(bank, clock), "windows": windows(clock)}
-    got, _ = frames(path, audio[None], packed(module, module.initial_state(1)), 960, feeds)
+def test_another_rate_is_three_constants(module, proto):
+    """Exchanged as any ONNX library can: models/FORMAT.md."""
+    bank, clock, audio = Metadata.parse(proto.metadata_props[0].value).filterbank, FrameClock(48000), speech(48000, 3)
+    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    for tensor in copy.graph.initializer:
+        if tensor.name in (new := rate_constants(bank, clock)):
+            tensor.CopyFrom(numpy_helper.from_array(new[tensor.name], tensor.name))
+    got, _ = frames(copy.SerializeToString(), audio[None], packed(module, module.initial_state(1)), 960)
     assert relative(got[:, 0], hear(module, audio, 48000)[0]) < 1e-4
 
 
@@ -219,28 +223,20 @@ def test_nothing_of_this_machine_is_in_the_file(which, request):
         assert trace not in content
 
 
-def test_inputs_and_defaults(proto, path, module):
+def test_inputs_outputs_and_constants(proto, path, module):
     def shape(value):
         return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
 
     inputs = {value.name: shape(value) for value in proto.graph.input}
     outputs = {value.name: shape(value) for value in proto.graph.output}
-    size, columns = load(path).metadata.state_size, 2 * 2 * 12 + 2 * 2 * 12
-    batch = inputs["audio"][0]
+    size, batch = load(path).metadata.state_size, inputs["audio"][0]
     assert isinstance(batch, str)
-    assert inputs == {
-        "audio": [batch, "samples"],
-        "state": [batch, size],
-        "taps": ["P", "W", columns],
-        "windows": ["P", "Q", "W"],
-    }
+    assert inputs == {"audio": [batch, "samples"], "state": [batch, size]}
     assert outputs == {"posteriors": [batch, 4], "state_out": [batch, size]}
-    defaults = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer if t.name in inputs}
-    assert set(defaults) == {"taps", "windows"}
-    clock = FrameClock(16000)
-    np.testing.assert_array_equal(defaults["windows"], windows(clock))
-    np.testing.assert_array_equal(defaults["taps"], taps(load(path).metadata.filterbank, clock))
-    assert relative(defaults["taps"], module.encoder.taps(16000).detach().numpy()) < 1e-6
+    values = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    for name, expected in rate_constants(load(path).metadata.filterbank, FrameClock(16000)).items():
+        np.testing.assert_array_equal(values[name], expected)
+    assert relative(values["taps"], module.encoder.taps(16000)[0].detach().numpy()) < 1e-6
 
 
 def test_metadata_is_complete(proto, module):
@@ -248,7 +244,7 @@ def test_metadata_is_complete(proto, module):
     facts = json.loads(proto.metadata_props[0].value)
     state, bank, detector = facts.pop("state"), facts.pop("filterbank"), facts.pop("detector")
     assert facts == {
-        "format": 1,
+        "format": 2,
         "task": "keywords",
         "rate": 16000,
         "frame": 320,
@@ -263,9 +259,8 @@ def test_metadata_is_complete(proto, module):
     assert set(detector) == {"smoothing", "threshold", "refractory"}
     assert set(bank) == {"poles", "weights", "readouts"} and bank["readouts"] == 2
     assert np.shape(bank["poles"]) == np.shape(bank["weights"]) == (12, 2, 2)
-    modules = {name: list(reversed(value.shape[1:])) for name, value in module.initial_state(1).items()}
-    assert {part["name"]: part["shape"] for part in state}.items() <= modules.items()
-    assert state[0] == {"name": "encoder.modes", "shape": [2, 2, 12], "offset": 0}
+    shapes = {"encoder.modes": [2, 2, 12], "backbone.x": [2, 3, 2, 10], "pool.sums": [11]}
+    assert {part["name"]: part["shape"] for part in state} == shapes
     ends = [part["offset"] + int(np.prod(part["shape"])) for part in state]
     assert [part["offset"] for part in state] == [0, *ends[:-1]]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from audiossm.backbones import Block, Stack
+from audiossm.backbones import Block, DownPool, Stack
 from audiossm.kernels.ssm import FEW, LONGEST_CHUNK
 from audiossm.mixers import S4D, Filterbank
 from audiossm.mixers.base import Mixer, State, slow
@@ -60,6 +60,11 @@ def test_fading_mean():
 
 def test_fading_mean_over_the_boundaries_of_its_blocks():
     check_law(lambda: FadingMean(3, memory=100.0), channels=3, longest=5 * LONGEST_CHUNK + FEW, examples=6)
+
+
+@pytest.mark.parametrize("pool", (2, 4, 5))
+def test_down_pool(pool):
+    check_law(lambda: DownPool(3, 5, pool), channels=3, longest=6 * pool + 1, slower={})
 
 
 def test_block():

@@ -11,9 +11,20 @@ from runpy import run_path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
-from audiossm.streaming import FrameClock, Metadata, load, released_models, taps, windows
+from audiossm.streaming import (
+    FrameClock,
+    Metadata,
+    load,
+    rate_constants,
+    released_models,
+    taps,
+    windows,
+    with_constants,
+)
 
 tiny = SimpleNamespace(**run_path(str(Path(__file__).with_name("tiny_model.py"))))
 CUTS = (0, 1, 7, 160, 4096)
@@ -75,15 +86,42 @@ def test_taps_are_the_integral_of_the_held_signal(rate):
         assert clock.samples == ceil(Fraction((frame + 1) * rate, 50)) - first
         tap, window = taps(tiny.BANK, clock, frame), windows(clock, frame)
         assert tap.dtype == np.float32 and window.dtype == np.int64
-        assert len(tap) == count and window.shape == (count, 4 // count, tap.shape[1])
+        assert len(tap) == count and window.shape == (4, tap.shape[1])
         assert window.min() >= 0 and window.max() == clock.samples - 1
         for i in range(4):
             expected = np.zeros((clock.samples, tap.shape[2]))
             for sample, row in brute_taps(rate, 4 * frame + i).items():
                 expected[sample - first] = row
             got = np.zeros_like(expected)
-            np.add.at(got, window[i % count, i // count], tap[i % count])
+            np.add.at(got, window[i], tap[i % count])
             assert np.linalg.norm(got - expected) <= 1e-6 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100])
+def test_the_constants_of_a_file_are_the_taps_of_each_tick(rate):
+    clock = FrameClock(rate)
+    for frame in range(clock.period):
+        found, tap = rate_constants(tiny.BANK, clock, frame), taps(tiny.BANK, clock, frame)
+        audio = np.random.default_rng(0).normal(size=clock.samples).astype(np.float32)
+        rows = (audio[found["windows"]] @ found["taps"]).reshape(4 * len(tap), -1)[found["picked"]]
+        for i in range(4):
+            np.testing.assert_allclose(rows[i], audio[found["windows"][i]] @ tap[i % len(tap)], rtol=1e-4, atol=1e-6)
+
+
+def test_constants_of_a_file_are_exchanged_in_its_bytes(tmp_path):
+    """As any protobuf library would: other shapes, other values, all else as it was."""
+    path = tiny.build(tmp_path / "tiny.onnx")
+    new = {"taps": np.arange(6, dtype=np.float32).reshape(2, 3), "windows": np.arange(300).reshape(1, 300)}
+    before = onnx.load(path)
+    after = onnx.ModelProto.FromString(with_constants(path.read_bytes(), new))
+    for tensor in after.graph.initializer:
+        old = next(t for t in before.graph.initializer if t.name == tensor.name)
+        expected = new.get(tensor.name, numpy_helper.to_array(old))
+        np.testing.assert_array_equal(numpy_helper.to_array(tensor), expected)
+        tensor.CopyFrom(old)
+    assert after == before
+    with pytest.raises(ValueError, match="lacks the constant nothing"):
+        with_constants(path.read_bytes(), {"nothing": new["taps"]})
 
 
 @pytest.mark.parametrize(
@@ -118,7 +156,9 @@ def test_the_file_runs_without_our_runtime(model):
     """At the native rate audio and state are enough, and our stream is the same to the last bit."""
     audio, state, rows = speech(16000), np.zeros((1, model.metadata.state_size), np.float32), []
     for frame in audio.reshape(-1, 1, 320):
-        row, state = model.session.run(["posteriors", "state_out"], {"audio": frame, "state": state})
+        row, state = model.sessions(FrameClock(16000))[0].run(
+            ["posteriors", "state_out"], {"audio": frame, "state": state}
+        )
         rows.append(row[0])
     np.testing.assert_array_equal(model.stream().scores(audio), rows)
 
@@ -337,7 +377,8 @@ def test_metadata(model):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "pip install --upgrade audiossm"),
+        ({"format": 3}, "pip install --upgrade audiossm"),
+        ({"format": 1}, "export it again"),
         ({"format": None}, "no format number"),
         ({"task": "dancing"}, "task 'dancing' is unknown"),
         ({"labels": None}, "lacks 'labels'"),

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from audiossm.streaming import Filterbank, FrameClock, taps, windows
+from audiossm.streaming import Filterbank, FrameClock, rate_constants
 
 C, M, R = 3, 2, 2
 TICK = 0.005
@@ -30,7 +30,7 @@ BANK = Filterbank(POLES, WEIGHTS, R)
 
 def metadata() -> dict:
     return {
-        "format": 1,
+        "format": 2,
         "task": "keywords",
         "rate": 16000,
         "frame": 320,
@@ -71,8 +71,7 @@ def build(path: Path, changes: dict | None = None, key: str = "audiossm") -> Pat
                 read[:, m, c, r, :, c] = rotation(WEIGHTS[c, m] * np.exp(POLES[c, m] * TICK * (r + 1) / R))
     clock = FrameClock(16000)
     constants = {
-        "taps": taps(BANK, clock),
-        "windows": windows(clock),
+        **rate_constants(BANK, clock),
         "decay": decay.reshape(modes, modes),
         "read": read.reshape(modes, -1),
         "mix": MIX,
@@ -84,17 +83,17 @@ def build(path: Path, changes: dict | None = None, key: str = "audiossm") -> Pat
     integers = {
         "one": [1],
         "two": [2],
-        "ticks": [0, 4, modes + R * 2 * C],  # 0 keeps the batch
+        "rows": [0, -1, modes + R * 2 * C],  # 0 keeps the batch
         "parts": [modes, C],
         "columns": [modes, R * 2 * C],
         "complex": [0, R, 2, C],
     }
     n = helper.make_node
     nodes = [
-        n("Gather", ["audio", "windows"], ["cut"], axis=1),  # (B, P, Q, W)
-        n("MatMul", ["cut", "taps"], ["by_phase"]),  # (B, P, Q, K)
-        n("Transpose", ["by_phase"], ["in_time"], perm=[0, 2, 1, 3]),
-        n("Reshape", ["in_time", "ticks"], ["driven"]),  # (B, 4, K)
+        n("Gather", ["audio", "windows"], ["cut"], axis=1),  # (B, 4, W)
+        n("MatMul", ["cut", "taps"], ["in_all_phases"]),  # (B, 4, P K)
+        n("Reshape", ["in_all_phases", "rows"], ["by_phase"]),  # (B, 4 P, K)
+        n("Gather", ["by_phase", "picked"], ["driven"], axis=1),  # (B, 4, K)
         n("Split", ["state", "parts"], ["x0", "memory"], axis=1),
     ]
     for i in range(4):
@@ -128,15 +127,13 @@ def build(path: Path, changes: dict | None = None, key: str = "audiossm") -> Pat
         for name, value in constants.items()
     ] + [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in integers.items()]
     value = helper.make_tensor_value_info
-    size, columns = modes + C, modes + R * 2 * C
+    size = modes + C
     graph = helper.make_graph(
         nodes,
         "tiny",
         [
             value("audio", TensorProto.FLOAT, ["batch", "samples"]),
             value("state", TensorProto.FLOAT, ["batch", size]),
-            value("taps", TensorProto.FLOAT, ["phases", "window", columns]),
-            value("windows", TensorProto.INT64, ["phases", "turns", "window"]),
         ],
         [
             value("posteriors", TensorProto.FLOAT, ["batch", len(LABELS)]),

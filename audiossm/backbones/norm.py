@@ -12,6 +12,11 @@ class ChannelNorm(nn.BatchNorm2d):
             # As an image with channels last: torch's fast path for this memory layout.
             image = u.reshape(1, -1, 1, u.shape[-1]).permute(0, 3, 1, 2)
             return super().forward(image).permute(0, 2, 3, 1).reshape(u.shape)
+        scale, shift = self.constants()
+        return u * scale + shift
+
+    def constants(self) -> tuple[Tensor, Tensor]:
+        """Return scale and shift (H,) of eval mode."""
         assert self.running_mean is not None and self.running_var is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return u * scale + (self.bias - self.running_mean * scale)
+        return scale, self.bias - self.running_mean * scale

@@ -23,7 +23,14 @@ def keywords(
     layers: Annotated[int, typer.Option(min=1, help="Layers of the stack.")] = 6,
     d_state: Annotated[int, typer.Option(min=2, help="Real state dimensions a channel (N).")] = 16,
     channels: Annotated[int, typer.Option(min=1, help="Channels of the filterbank.")] = 64,
+    modes: Annotated[int, typer.Option(min=1, help="Modes of a channel: the order of its filter.")] = 4,
     rate: Annotated[int, typer.Option(min=4000, help="Native sampling rate in Hz; clips are resampled to it.")] = 16000,
+    noise: Annotated[
+        Path | None, typer.Option(help="Folder of noise recordings, to put behind the clips and to learn as silence.")
+    ] = None,
+    speech: Annotated[
+        Path | None, typer.Option(help="Folder of recordings of other speech, to learn as the class `_other_`.")
+    ] = None,
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
     devices: Annotated[str, typer.Option(help="'auto' (every GPU, else one CPU process) or a number.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from where the run in --out stopped.")] = False,
@@ -36,7 +43,7 @@ def keywords(
     from audiossm.tasks import KeywordConfig
     from audiossm.training import TrainOptions, train_keywords
 
-    config = KeywordConfig((), rate=rate, channels=channels, d_model=width, layers=layers, d_state=d_state)
+    config = KeywordConfig((), rate=rate, channels=channels, modes=modes, d_model=width, layers=layers, d_state=d_state)
     options = TrainOptions(epochs=epochs, batch=batch, lr=lr, seed=seed)
-    train_keywords(data, out, config, options, resume, devices, label_column, progress, say=typer.echo)
+    train_keywords(data, out, config, options, resume, devices, label_column, noise, speech, progress, say=typer.echo)
     typer.echo(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")

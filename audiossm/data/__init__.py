@@ -1,6 +1,6 @@
 """Recordings on disk -> arrays: the clips of a folder, their samples, and spoken words without recordings."""
 
-from audiossm.data.audio import ClipArray, LoadReport, load_clips, read_audio, resample
+from audiossm.data.audio import ClipArray, LoadReport, load_clips, load_recordings, read_audio, resample
 from audiossm.data.folder import Clip, find_clips, which_split
 from audiossm.data.synth import synthesise
 
@@ -10,6 +10,7 @@ __all__ = [
     "LoadReport",
     "find_clips",
     "load_clips",
+    "load_recordings",
     "read_audio",
     "resample",
     "synthesise",

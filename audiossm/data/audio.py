@@ -11,7 +11,7 @@ import soundfile
 from rich.console import Console
 from rich.progress import track
 
-from audiossm.data.folder import Clip
+from audiossm.data.folder import AUDIO_SUFFIXES, Clip
 
 FULL_SCALE = 32768.0  # int16 of a full-scale sample; soundfile divides by the same, so 16-bit files stay exact
 
@@ -79,6 +79,28 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     import soxr
 
     return soxr.resample(samples, rate, new_rate)
+
+
+def load_recordings(folder: str | os.PathLike, rate: int, seconds: float) -> np.ndarray:
+    """Read every sound file in or under a folder at `rate` Hz, one after another: int16 (n,).
+
+    Raises FileNotFoundError where there is none, ValueError where they are no longer than `seconds` together.
+    """
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    if not paths:
+        problem = "no sound files in" if Path(folder).is_dir() else "there is no folder"
+        raise FileNotFoundError(f"{problem} {folder}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pieces = list(pool.map(lambda path: read_audio(path, rate)[0], paths))
+    samples = to_int16(np.concatenate(pieces))
+    if len(samples) <= rate * seconds:
+        raise ValueError(f"the recordings in {folder} are no longer than {seconds:g} s together")
+    return samples
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """Round float samples to int16, limited to full scale."""
+    return np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def load_clips(
@@ -152,5 +174,5 @@ def _load_into(row: np.ndarray, path: Path, rate: int) -> tuple[bool, ...]:
     spare = len(mono) - len(row)
     if spare > 0:
         mono = mono[spare // 2 :][: len(row)]
-    row[: len(mono)] = np.clip(np.rint(mono * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
+    row[: len(mono)] = to_int16(mono)
     return spare < 0, spare > 0, file_rate != rate, samples.shape[1] > 1, bool(np.abs(mono).max() > 1)

@@ -34,6 +34,51 @@ def coloured_noise(audio: Tensor, low_snr: float, high_snr: float, share: float)
     return audio + noise * chosen * level / (noise.square().mean(1, keepdim=True).sqrt() + 1e-9)
 
 
+def background(audio: Tensor, recordings: Tensor, low_snr: float, high_snr: float, share: float) -> Tensor:
+    """Add pieces of noise recordings (n,) to a share of the clips, at a random SNR in dB."""
+    noise = pieces(recordings, *audio.shape)
+    snr = torch.empty(len(audio), 1, device=audio.device).uniform_(low_snr, high_snr)
+    chosen = torch.rand(len(audio), 1, device=audio.device) < share
+    return audio + noise * chosen * level(audio) * 10 ** (-snr / 20) / (level(noise) + 1e-4)
+
+
+def pieces(recordings: Tensor, count: int, length: int) -> Tensor:
+    """Cut `count` random pieces of `length` samples out of recordings (n,): (count, length)."""
+    begin = torch.randint(len(recordings) - length, (count, 1), device=recordings.device)
+    return recordings[begin + torch.arange(length, device=recordings.device)] / 32768.0
+
+
+def level(audio: Tensor) -> Tensor:
+    """Return the RMS of each clip, (B, 1)."""
+    return audio.square().mean(1, keepdim=True).sqrt()
+
+
+def reverberate(audio: Tensor, rate: int, low: float, high: float, share: float) -> Tensor:
+    """Put a share of the clips into simulated rooms, whose sound decays by 60 dB in `low` to `high` seconds.
+
+    A room is the direct sound, then decaying noise (Polack's model) at 0 to 15 dB below it, so that the word keeps its
+    place in the clip.
+    """
+    batch, length = audio.shape
+    samples = min(length, round(high * rate))
+    t = torch.arange(samples, device=audio.device) / rate
+    decay = torch.empty(batch, 1, device=audio.device).uniform_(low, high)
+    tail = torch.randn(batch, samples, device=audio.device) * 10 ** (-3 * t / decay) * (t > 0.002)
+    below = 10 ** (torch.empty(batch, 1, device=audio.device).uniform_(-15, 0) / 20)
+    room = tail * below / tail.square().sum(1, keepdim=True).sqrt()
+    spectrum = torch.fft.rfft(audio, 2 * length) * torch.fft.rfft(room, 2 * length)
+    chosen = torch.rand(batch, 1, device=audio.device) < share
+    return audio + chosen * torch.fft.irfft(spectrum, 2 * length)[:, :length]
+
+
+def clip(audio: Tensor, low: float, share: float) -> Tensor:
+    """Cut off the peaks of a share of the clips, at `low` to 1 of each clip's highest."""
+    peak = audio.abs().amax(1, keepdim=True)
+    limit = peak * torch.empty(len(audio), 1, device=audio.device).uniform_(low, 1)
+    chosen = torch.rand(len(audio), 1, device=audio.device) < share
+    return torch.where(chosen, audio.clamp(-limit, limit), audio)
+
+
 def mixup(audio: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     """Add to each clip another of the batch, by shares from Beta(alpha, alpha); alpha 0 leaves it (Zhang et al. 2018).
 

@@ -180,12 +180,13 @@ class Filterbank(Mixer):
         first = modes.permute(0, 3, 2, 1)  # (B, 2, M, C)
         log_decay = self.poles().transpose(0, 1).flatten(0, 1) * TICK  # (M C, 2)
         steps = decay_scan(log_decay, added.reshape(batch, length, 2, m * c), first.flatten(2))
-        path = torch.cat((first.reshape(batch, 1, 2 * m, c), steps.reshape(batch, length, 2 * m, c)), dim=1)
-        starts = path[:, :-1].reshape(batch * length, 2 * m, c)
-        y = channelwise(self.readout_matrix(), starts) + local.reshape(batch * length, 2 * r, c)
-        power = 2 * y.square().mean(1).reshape(batch, length, c)  # the mean of |y|² over the read-outs
-        final = path[:, -1].reshape(batch, 2, m, c).permute(0, 3, 2, 1)
-        return (power / POWER_FLOOR + 1).log(), final
+        path = torch.cat((first.flatten(1), steps.flatten(1)), dim=1)  # the modes at the ticks' edges
+        starts, final = path.split((length * 2 * m * c, 2 * m * c), dim=1)
+        y = channelwise(self.readout_matrix(), starts.reshape(batch * length, 2 * m, c))
+        y = y + local.reshape(batch * length, 2 * r, c)
+        mean = y.new_full((1, 2 * r), 2 / POWER_FLOOR / (2 * r))  # of |y|² over the read-outs, in floors
+        power = (mean @ y.square()).reshape(batch, length, c)
+        return (power + 1).log(), final.unflatten(1, (2, m, c)).permute(0, 3, 2, 1)
 
     def readout_matrix(self) -> Tensor:
         """Return the matrix from a tick's first modes, planes (2, M), to its read-outs (R, 2), for each channel.

@@ -12,13 +12,14 @@ A model is shared and read-only; everything that changes belongs to a stream.
 
 from audiossm.streaming.audiofile import AudioFile
 from audiossm.streaming.bench import measure
+from audiossm.streaming.constants import with_constants
 from audiossm.streaming.detector import Detector
 from audiossm.streaming.devices import Device, find_device, input_devices
 from audiossm.streaming.metadata import Filterbank, Metadata
 from audiossm.streaming.microphone import Microphone
 from audiossm.streaming.model import Model, load, released_models
 from audiossm.streaming.stream import Event, KeywordStream
-from audiossm.streaming.taps import FrameClock, taps, windows
+from audiossm.streaming.taps import FrameClock, rate_constants, taps, windows
 
 __all__ = [
     "AudioFile",
@@ -35,7 +36,9 @@ __all__ = [
     "input_devices",
     "load",
     "measure",
+    "rate_constants",
     "released_models",
     "taps",
     "windows",
+    "with_constants",
 ]

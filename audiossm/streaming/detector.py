@@ -20,16 +20,19 @@ class Detector:
     """
 
     def __init__(self, labels: Sequence[str], settings: DetectorSettings, frame: float) -> None:
+        size = max(1, round(settings.smoothing / frame))
         self._labels = tuple(labels)
-        self._threshold = settings.threshold
         self._refractory = round(settings.refractory / frame)
         self._speaks = np.array([not label.startswith("_") for label in labels])
-        self._ring = np.zeros((max(1, round(settings.smoothing / frame)), len(labels)), np.float32)
+        self._limits = np.where(self._speaks, size * settings.threshold, np.inf)
+        self._ring = np.zeros((size, len(labels)))
+        self._total = np.zeros(len(labels))  # of the rows, in float64: exact enough after hours of adding up
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard."""
         self._ring[:] = 0
+        self._total[:] = 0
         self._next = 0  # where the next frame goes in the ring
         self._count = 0  # how many rows of the ring hold a frame
         self._quiet = 0  # frames until something may be reported again
@@ -37,16 +40,17 @@ class Detector:
 
     def update(self, posteriors: np.ndarray) -> tuple[str, float] | None:
         """Take a frame's probabilities (classes,); return (label, average) when a word is detected."""
-        size = len(self._ring)
-        self._ring[self._next] = posteriors
+        oldest, size = self._ring[self._next], len(self._ring)
+        self._total -= oldest
+        oldest[:] = posteriors
+        self._total += oldest
         self._next = (self._next + 1) % size
-        self._count = min(self._count + 1, size)
-        self._quiet = max(self._quiet - 1, 0)
+        self._count += self._count < size
+        self._quiet -= self._quiet > 0
 
         if self._count < size:
             return None
-        average = np.add.reduce(self._ring, axis=0) / size
-        high = average >= self._threshold
+        high = self._total >= self._limits
         if not high.any():  # the usual frame
             self._armed = self._speaks
             return None
@@ -54,7 +58,7 @@ class Detector:
         candidates = high & self._armed
         if self._quiet > 0 or not candidates.any():
             return None
-        best = int(np.where(candidates, average, -1.0).argmax())
+        best = int(np.where(candidates, self._total, -1.0).argmax())
         self._armed[best] = False
         self._quiet = self._refractory
-        return self._labels[best], float(average[best])
+        return self._labels[best], float(self._total[best]) / size

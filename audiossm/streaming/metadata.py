@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 KEY = "audiossm"
-FORMAT = 1
+FORMAT = 2
 TASKS = ("keywords",)
 
 
@@ -106,6 +106,10 @@ class Metadata:
                 f"it is written in format {raw['format']} and this audiossm reads up to {FORMAT}: "
                 "pip install --upgrade audiossm"
             )
+        if raw["format"] < FORMAT:
+            raise ValueError(
+                f"it is written in format {raw['format']}, which this audiossm no longer reads; export it again"
+            )
         if raw.get("task") not in TASKS:
             raise ValueError(f"its task {raw.get('task')!r} is unknown here (known: {', '.join(TASKS)})")
         try:
@@ -127,7 +131,7 @@ class Metadata:
         bank, settings = self.filterbank, self.detector
         wrong = {
             "rate": self.rate <= 0,
-            "tick": self.tick != 0.005 or self.frame_ticks != 4,  # format 1 knows only this clock
+            "tick": self.tick != 0.005 or self.frame_ticks != 4,  # this format knows only this clock
             "frame": self.frame * 50 != self.rate,
             "labels": not self.labels or len(set(self.labels)) != len(self.labels),
             "filterbank": bank.poles.shape != bank.weights.shape or bank.readouts < 1,

@@ -1,14 +1,16 @@
 """Load a model file. What it returns is shared and read-only: open any number of streams on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+from audiossm.streaming.constants import with_constants
 from audiossm.streaming.metadata import KEY, Metadata
 from audiossm.streaming.stream import KeywordStream
+from audiossm.streaming.taps import FrameClock, rate_constants
 
 INPUTS = {"audio", "state"}
 OUTPUTS = {"posteriors", "state_out"}
@@ -20,7 +22,20 @@ class Model:
 
     name: str
     metadata: Metadata
-    session: onnxruntime.InferenceSession
+    data: bytes = field(repr=False)
+    _sessions: dict[int, list[onnxruntime.InferenceSession]] = field(default_factory=dict, repr=False)
+
+    def sessions(self, clock: FrameClock) -> list[onnxruntime.InferenceSession]:
+        """Return what runs a frame at a rate, made when it is first asked for: one session for each kind of frame.
+
+        A file holds the taps of its own rate; at another the same graph gets others.
+        """
+        if clock.grid not in self._sessions:
+            self._sessions[clock.grid] = [
+                _session(with_constants(self.data, rate_constants(self.metadata.filterbank, clock, frame)))
+                for frame in range(clock.period)
+            ]
+        return self._sessions[clock.grid]
 
     def stream(self, rate: int | None = None) -> KeywordStream:
         """Open a stream for audio at `rate` Hz (whole, 4000 to 192000); None is the model's own rate."""
@@ -32,7 +47,7 @@ def load(path_or_name: str | Path) -> Model:
     name = str(path_or_name)
     data = _read(name)
     try:
-        session = onnxruntime.InferenceSession(data, _options(), providers=["CPUExecutionProvider"])
+        session = _session(data)
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise ValueError(
             f"{name} is not an ONNX file that ONNX Runtime {onnxruntime.__version__} can run: {_first_line(error)}"
@@ -45,9 +60,10 @@ def load(path_or_name: str | Path) -> Model:
     try:
         metadata = Metadata.parse(text)
         _check_graph(session, metadata)
+        with_constants(data, rate_constants(metadata.filterbank, FrameClock(metadata.rate)))  # it can serve other rates
     except ValueError as error:
         raise ValueError(f"cannot use {name}: {error}") from None
-    return Model(name, metadata, session)
+    return Model(name, metadata, data, {metadata.rate: [session]})
 
 
 def released_models() -> list[str]:
@@ -67,6 +83,10 @@ def _read(name: str) -> bytes:
     known = ", ".join(released) or "none in this installation"
     problem = f"{name} is a folder" if path.is_dir() else f"there is no file {name}"
     raise FileNotFoundError(f"{problem}, and no released model has that name (released models: {known})")
+
+
+def _session(data: bytes) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(data, _options(), providers=["CPUExecutionProvider"])
 
 
 def _options() -> onnxruntime.SessionOptions:
@@ -92,7 +112,6 @@ def _check_graph(session: onnxruntime.InferenceSession, metadata: Metadata) -> N
     inputs = {tensor.name: tensor.shape for tensor in session.get_inputs()}
     outputs = {tensor.name: tensor.shape for tensor in session.get_outputs()}
     missing = (INPUTS - inputs.keys()) | (OUTPUTS - outputs.keys())
-    missing |= {"taps", "windows"} - {tensor.name for tensor in session.get_overridable_initializers()}
     if missing:
         raise ValueError(f"its graph lacks {', '.join(sorted(missing))}; export the model again")
     promised = {

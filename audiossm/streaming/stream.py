@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from audiossm.streaming.detector import Detector
-from audiossm.streaming.taps import FrameClock, taps, windows
+from audiossm.streaming.taps import FrameClock
 
 if TYPE_CHECKING:
     from audiossm.streaming.model import Model
@@ -39,20 +39,16 @@ class KeywordStream:
         self.model = model
         self.clock = FrameClock(meta.rate if rate is None else rate)
         self.rate = int(self.clock.rate)
+        self._samples = self.clock.samples  # of a frame
+        self._shared = [self.clock.shared(frame) for frame in (0, 1)]  # of a frame's samples, with the next one
         self._detector = Detector(meta.labels, meta.detector, meta.frame_seconds)
         self._audio = np.zeros((1, self.clock.samples), np.float32)
         self._states = np.zeros((2, 1, meta.state_size), np.float32)
         self._posteriors = np.zeros((1, len(meta.labels)), np.float32)
-        # The defaults inside the file are the taps at the native rate.
-        self._taps: list[tuple[np.ndarray, np.ndarray]] = []
-        if self.clock.grid != meta.rate:
-            self._taps = [
-                (taps(meta.filterbank, self.clock, frame), windows(self.clock, frame))
-                for frame in range(self.clock.period)
-            ]
         # Frames come in two kinds: the state goes from the first buffer to the second, then back, and where
-        # every second frame begins between two samples the taps alternate in the same step.
-        self._calls = [self._bind(0), self._bind(1)]
+        # every second frame begins between two samples the sessions alternate in the same step.
+        sessions = model.sessions(self.clock)
+        self._calls = [self._bind(turn, sessions[turn % len(sessions)]) for turn in (0, 1)]
         self.reset()
 
     def reset(self) -> None:
@@ -106,31 +102,38 @@ class KeywordStream:
         chunk = _checked(chunk)
         begin = 0
         while begin < len(chunk):
-            piece = chunk[begin : begin + self.clock.samples - self._filled]
+            piece = chunk[begin : begin + self._samples - self._filled]
             begin += len(piece)
-            yield from self._fill(self._mono(piece), len(piece))
+            if self._fill(self._mono(piece), len(piece)):
+                yield self._frame()
 
     def _finish(self) -> Iterator[Event | None]:
         """Complete a frame that has begun. A straddling sample alone is none: the frame before read it."""
-        if self._filled > self.clock.shared(self._frames - 1):
-            yield from self._fill(np.zeros(self.clock.samples - self._filled, np.float32), 0)
+        if self._filled > self._shared[(self._frames - 1) % 2]:
+            self._fill(np.zeros(self._samples - self._filled, np.float32), 0)
+            yield self._frame()
 
-    def _fill(self, samples: np.ndarray, heard: int) -> Iterator[Event | None]:
-        """Append samples (n,) to the frame, `heard` of them from the input; run it if it is complete."""
+    def _fill(self, samples: np.ndarray, heard: int) -> bool:
+        """Append samples (n,) to the frame, `heard` of them from the input; say whether it is complete."""
         self._audio[0, self._filled : self._filled + len(samples)] = samples
         self._filled += len(samples)
         self._heard += heard
-        if self._filled < self.clock.samples:
-            return
-        self.model.session.run_with_iobinding(self._calls[self._frames % 2])
-        kept = self.clock.shared(self._frames)
-        self._audio[0, :kept] = self._audio[0, self.clock.samples - kept :]
-        self._filled = kept
+        return self._filled == self._samples
+
+    def _frame(self) -> Event | None:
+        """Run the complete frame and begin the next one."""
+        turn = self._frames % 2
+        session, binding = self._calls[turn]
+        session.run_with_iobinding(binding)
+        self._filled = self._shared[turn]
+        if self._filled:
+            self._audio[0, : self._filled] = self._audio[0, self._samples - self._filled :]
         self._frames += 1
         found = self._detector.update(self._posteriors[0])
+        if found is None:
+            return None
         # The zeros of a flush are not input, so they take no time.
-        time = min(self.clock.seconds(self._frames), self.seconds)
-        yield Event(found[0], time, found[1]) if found else None
+        return Event(found[0], min(self.clock.seconds(self._frames), self.seconds), found[1])
 
     def _mono(self, piece: np.ndarray) -> np.ndarray:
         """(n,) or (n, channels) of an accepted type -> (n,) float32, with bad values replaced and counted."""
@@ -148,9 +151,11 @@ class KeywordStream:
             piece = total / piece.shape[1]
         return piece.astype(np.float32, copy=False)
 
-    def _bind(self, turn: int) -> onnxruntime.IOBinding:
+    def _bind(
+        self, turn: int, session: onnxruntime.InferenceSession
+    ) -> tuple[onnxruntime.InferenceSession, onnxruntime.IOBinding]:
         """Bind one call's buffers by their addresses, so that a frame allocates nothing."""
-        binding = self.model.session.io_binding()
+        binding = session.io_binding()
 
         def bind(kind: str, name: str, array: np.ndarray) -> None:
             method = binding.bind_input if kind == "in" else binding.bind_output
@@ -158,13 +163,9 @@ class KeywordStream:
 
         bind("in", "audio", self._audio)
         bind("in", "state", self._states[turn])
-        if self._taps:
-            tap, window = self._taps[turn % len(self._taps)]
-            bind("in", "taps", tap)
-            bind("in", "windows", window)
         bind("out", "posteriors", self._posteriors)
         bind("out", "state_out", self._states[1 - turn])
-        return binding
+        return session, binding
 
 
 def _checked(chunk: np.ndarray) -> np.ndarray:

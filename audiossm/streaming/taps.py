@@ -5,7 +5,7 @@ A tick is 5 ms whatever the rate, so ticks may begin between two samples. A rate
 eighths of a sample. `models/FORMAT.md` derives the weights.
 
 Glossary: f rate in Hz, C channels, M modes a channel, R read-outs a tick, W samples a tick's window, K
-columns, P phases: ticks of a frame that begin differently between two samples (1, 2 or 4), Q = 4 / P.
+columns, P phases: ticks of a frame that begin differently between two samples (1, 2 or 4).
 """
 
 from dataclasses import dataclass
@@ -75,13 +75,11 @@ def _phases(clock: FrameClock, frame: int) -> np.ndarray:
 
 
 def windows(clock: FrameClock, frame: int = 0) -> np.ndarray:
-    """The samples of `audio` that each tick's taps read: (P, Q, W) int64. Tick q P + p of the frame is [p, q]."""
+    """The samples of `audio` that each tick's taps read: (4, W) int64."""
     begin = (np.arange(FRAME_TICKS) + frame % clock.period * FRAME_TICKS) * clock.tick
     first = begin // 8 - begin[0] // 8  # (4,)
     width = -(-clock.tick // 8) + 1
-    index = np.minimum(first[:, None] + np.arange(width), clock.samples - 1)
-    count = len(_phases(clock, frame))
-    return np.ascontiguousarray(index.reshape(-1, count, width).swapaxes(0, 1).astype(np.int64))
+    return np.minimum(first[:, None] + np.arange(width), clock.samples - 1).astype(np.int64)
 
 
 def taps(bank: Filterbank, clock: FrameClock, frame: int = 0) -> np.ndarray:
@@ -90,6 +88,21 @@ def taps(bank: Filterbank, clock: FrameClock, frame: int = 0) -> np.ndarray:
     Columns: the modes at the tick's end as ([re, im], M, C), then the channels' outputs as (R, [re, im], C).
     """
     return np.stack([_tick_taps(bank, clock, int(phase)) for phase in _phases(clock, frame)])
+
+
+def rate_constants(bank: Filterbank, clock: FrameClock, frame: int = 0) -> dict[str, np.ndarray]:
+    """What depends on the rate in a model file: `windows` (4, W), `taps` (W, P K) and `picked` (4,) int64.
+
+    All phases' taps are one matrix, since ONNX Runtime lays out a constant matrix beforehand and multiplies by it
+    three times faster than by several. Row P i + p of the product is tick i with phase p; `picked` is the row it takes.
+    """
+    phase = taps(bank, clock, frame)  # (P, W, K)
+    tick = np.arange(FRAME_TICKS)
+    return {
+        "windows": windows(clock, frame),
+        "taps": np.ascontiguousarray(phase.swapaxes(0, 1).reshape(phase.shape[1], -1)),
+        "picked": len(phase) * tick + tick % len(phase),
+    }
 
 
 def _tick_taps(bank: Filterbank, clock: FrameClock, phase: int) -> np.ndarray:

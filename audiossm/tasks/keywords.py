@@ -1,14 +1,17 @@
-"""Keywords: audio at any rate to a probability of each word, 200 times a second."""
+"""Keywords: audio at any rate to a probability of each word, fifty times a second."""
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from audiossm.backbones import Block, ChannelNorm, Stack
+from audiossm.backbones import Block, ChannelNorm, DownPool, Stack
 from audiossm.mixers import S4D, Filterbank
 from audiossm.mixers.base import Mixer, State, part, whole
 from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks.pooling import FadingMean
+
+STEP_TICKS = 4  # of the filterbank in a step of the stack: 20 ms
+STEPS_PER_SECOND = TICKS_PER_SECOND // STEP_TICKS
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,16 @@ class KeywordConfig:
     memory: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a rate at which a frame of 20 ms is not a whole number of samples."""
+        """Raise ValueError for a rate at which a step of 20 ms is not a whole number of samples."""
         if self.rate < 4000 or self.rate % 50:
             raise ValueError(f"rate, the native one, must be a multiple of 50 Hz from 4000, not {self.rate}")
 
 
 class KeywordModel(Mixer):
-    """Filterbank, S4D stack, fading mean and a linear layer: audio (B, L, 1) to logits (B, T, classes) at each tick.
+    """Filterbank, S4D stack, fading mean and a linear layer: audio (B, L, 1) to logits (B, T, classes) at each step.
 
-    What follows the filterbank runs on its 5 ms clock, so that the same weights hear every sampling rate.
+    The filterbank answers on a clock of 5 ms and four of its ticks are a step of all that follows, so that the same
+    weights hear every sampling rate.
     """
 
     any_rate = True
@@ -54,16 +58,16 @@ class KeywordModel(Mixer):
         self.config = config
         self.encoder = Filterbank(config.channels, config.modes, config.readouts, config.rate)
         self.norm = ChannelNorm(config.channels)
-        self.widen = nn.Linear(config.channels, config.d_model)
+        self.widen = DownPool(config.channels, config.d_model, STEP_TICKS)
         self.backbone = Stack(
             Block(
-                S4D(config.d_model, config.d_state, dt_min=0.004, dt_max=0.1),
+                S4D(config.d_model, config.d_state, dt_min=0.016, dt_max=0.25),
                 config.d_model,
                 config.dropout,
             )
             for _ in range(config.layers)
         )
-        self.pool = FadingMean(config.d_model, config.memory * TICKS_PER_SECOND)
+        self.pool = FadingMean(config.d_model, config.memory * STEPS_PER_SECOND)
         self.head = nn.Linear(config.d_model, len(config.labels))
 
     def initial_state(self, batch: int, rate: int | None = None) -> State:
@@ -71,21 +75,22 @@ class KeywordModel(Mixer):
         return whole(
             {
                 "encoder": self.encoder.initial_state(batch, rate),
+                "widen": self.widen.initial_state(batch),
                 "backbone": self.backbone.initial_state(batch),
                 "pool": self.pool.initial_state(batch),
             }
         )
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
-        """Map audio u (B, L, 1) in [-1, 1] at `rate` Hz to logits (B, T, classes) for the T ticks that it completes."""
+        """Map audio u (B, L, 1) in [-1, 1] at `rate` Hz to logits (B, T, classes) for the T steps that it completes."""
         state = state or self.initial_state(u.shape[0], rate)
         features, encoder = self.encoder(u, part(state, "encoder"), rate=rate)
         logits, later = self.classify(features, state)
         return logits, whole({"encoder": encoder}) | later
 
     def classify(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Map log-power (B, T, channels) to logits (B, T, classes); the encoder's part of the state is not touched."""
-        h = self.widen(self.norm(features))
-        h, backbone = self.backbone(h, part(state, "backbone") if state else None)
-        h, pool = self.pool(h, part(state, "pool") if state else None)
-        return self.head(h), whole({"backbone": backbone, "pool": pool})
+        """Map log-power (B, ticks, channels) to logits (B, T, classes); the encoder's state is left alone."""
+        h, states = self.norm(features), {}
+        for name in ("widen", "backbone", "pool"):
+            h, states[name] = getattr(self, name)(h, part(state, name) if state else None)
+        return self.head(h), whole(states)

@@ -5,15 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from audiossm.kernels import pairs, ssm_conv
 from audiossm.mixers.base import Mixer, State, slow
+
+LONGEST = 128  # steps taken at once: the sums over L steps cost L² products a channel
 
 
 class FadingMean(Mixer):
     """The mean of u over the past, sum_s λ^(t-s) g_s u_s / sum_s λ^(t-s) g_s, with a gate g = sigmoid(w · u) in (0, 1).
 
-    The gate lets words weigh more than pauses; λ lets a stream forget. Both sums are one real mode of an SSM. The state
-    holds the sums, so that zero is the empty past.
+    The gate lets words weigh more than pauses; λ lets a stream forget. The state holds both sums, so that zero is the
+    empty past.
 
     Args:
         d_model: H.
@@ -26,19 +27,26 @@ class FadingMean(Mixer):
         self.log_memory = slow(nn.Parameter(torch.tensor(math.log(memory))))
 
     def initial_state(self, batch: int) -> State:
-        """Return {"sums": (batch, H + 1, 1, 2)} of zeros: the weighted sum of u and of the weights, as modes."""
-        return {"sums": self.gate.weight.new_zeros(batch, self.gate.in_features + 1, 1, 2)}
+        """Return {"sums": (batch, H + 1)} of zeros: the weighted sum of u, then that of the weights."""
+        return {"sums": self.gate.weight.new_zeros(batch, self.gate.in_features + 1)}
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, H) to the means up to each step, (B, L, H)."""
         self.refuse_rate(rate)
-        state = state or self.initial_state(u.shape[0])
+        sums = (state or self.initial_state(u.shape[0]))["sums"]
         g = torch.sigmoid(self.gate(u))
-        terms = torch.cat((g * u, g), dim=-1).transpose(1, 2)  # (B, H + 1, L)
-        channels = terms.shape[1]
-        zero = torch.zeros_like(self.log_memory)
-        log_decay = pairs.pair(-torch.exp(-self.log_memory), zero).expand(channels, 1, 2)
-        half = pairs.pair(zero + 0.5, zero).expand(channels, 1, 2)  # y = 2 Re(c x)
-        sums, final = ssm_conv(terms, log_decay, half, zero.expand(channels), state["sums"])
-        sums = sums.transpose(1, 2)
-        return sums[..., :-1] / sums[..., -1:].clamp(min=1e-6), {"sums": final}
+        terms, paths = torch.cat((g * u, g), dim=-1), []
+        for begin in range(0, u.shape[1], LONGEST):
+            paths.append(self.fade(terms[:, begin : begin + LONGEST], sums))
+            sums = paths[-1][:, -1]
+        path = paths[0] if len(paths) == 1 else torch.cat([terms[:, :0], *paths], dim=1)
+        of_u, of_gates = path.split((u.shape[2], 1), dim=-1)
+        return of_u / of_gates.clamp(min=1e-6), {"sums": sums}
+
+    def fade(self, terms: Tensor, sums: Tensor) -> Tensor:
+        """Return the faded sums of terms (B, L, H + 1) up to each step, begun from sums (B, H + 1)."""
+        step = torch.arange(terms.shape[1], device=terms.device, dtype=terms.dtype)
+        log_fade = -torch.exp(-self.log_memory)  # log λ
+        lag = step.unsqueeze(1) - step
+        weight = torch.where(lag >= 0, torch.exp(log_fade * lag.clamp(min=0)), 0)
+        return weight @ terms + torch.exp(log_fade * (step + 1)).unsqueeze(1) * sums.unsqueeze(1)

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from audiossm.data import ClipArray, find_clips, load_clips, resample
 from audiossm.streaming import Model, load
-from audiossm.streaming.taps import FrameClock, taps, windows
+from audiossm.streaming.taps import FrameClock
 from audiossm.tasks import KeywordModel
 from audiossm.tasks.checkpoint import load_model
 from audiossm.training.options import CLIP_SECONDS
@@ -40,19 +40,16 @@ def file_predictor(model: Model) -> Predict:
     """Return a function that classifies clips with an exported file, several streams at a time, frame by frame."""
 
     def predict(audio: np.ndarray, rate: int) -> np.ndarray:
-        clock, meta = FrameClock(rate), model.metadata
-        feeds: list[dict[str, np.ndarray]] = [
-            {} if rate == meta.rate else {"taps": taps(meta.filterbank, clock, i), "windows": windows(clock, i)}
-            for i in range(clock.period)
-        ]
+        clock = FrameClock(rate)
+        sessions = model.sessions(clock)
 
         def hear(streams: np.ndarray) -> np.ndarray:
-            state = np.zeros((len(streams), meta.state_size), np.float32)
+            state = np.zeros((len(streams), model.metadata.state_size), np.float32)
             begin = frame = 0
             while begin + clock.samples <= streams.shape[1]:
                 inputs = {"audio": streams[:, begin : begin + clock.samples], "state": state}
-                inputs |= feeds[frame % clock.period]
-                posteriors, state = model.session.run(["posteriors", "state_out"], inputs)
+                session = sessions[frame % clock.period]
+                posteriors, state = session.run(["posteriors", "state_out"], inputs)
                 begin += clock.samples - clock.shared(frame)
                 frame += 1
             return posteriors

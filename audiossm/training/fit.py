@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from audiossm.data import ClipArray, find_clips, load_clips
+from audiossm.data import ClipArray, find_clips, load_clips, load_recordings
 from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, save_model, write_beside
 from audiossm.training.loader import ClipBatches
@@ -33,6 +33,8 @@ def train_keywords(
     resume: bool = False,
     devices: str = "auto",
     label_column: str = "label",
+    noise: str | Path | None = None,
+    speech: str | Path | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
 ) -> KeywordModel:
@@ -46,6 +48,8 @@ def train_keywords(
         resume: go on from out/last.ckpt; the result is that of an uninterrupted run.
         devices: "auto" for all GPUs or one CPU process, or a number of devices.
         label_column: the manifest's column that holds the labels.
+        noise: folder of noise recordings, to put behind the clips and to learn as `_silence_`.
+        speech: folder of recordings of other speech, to learn as `_other_`.
         progress: show a bar.
         say: gets one line for each thing worth telling.
 
@@ -59,6 +63,11 @@ def train_keywords(
     if first:
         check_run_folder(out, resume)
     train, val = load_splits(Path(data), config.rate, label_column, say)
+    recordings = {
+        name: load_recordings(folder, config.rate, CLIP_SECONDS)
+        for name, folder in {"noise": noise, "speech": speech}.items()
+        if folder is not None
+    }
     config = replace(config, labels=tuple(train.labels))
     torch.manual_seed(options.seed)
     model = KeywordModel(config)
@@ -70,7 +79,8 @@ def train_keywords(
     say(f"training {parameter_count(model):,} parameters on {len(train)} clips of {len(train.labels)} classes")
     trainer = build_trainer(out, options, len(train), devices, progress, say)
     begun = time.monotonic()
-    fit(trainer, model, options, ClipBatches(train, val, options.batch, options.seed), out, resume, say)
+    training = KeywordTraining(model, options, **recordings)
+    fit(trainer, training, ClipBatches(train, val, options.batch, options.seed), out, resume, say)
     if trainer.is_global_zero:
         save_model(out, model.cpu().eval(), summary(trainer, train, options, time.monotonic() - begun))
     return model
@@ -78,8 +88,7 @@ def train_keywords(
 
 def fit(
     trainer: Trainer,
-    model: KeywordModel,
-    options: TrainOptions,
+    training: KeywordTraining,
     batches: ClipBatches,
     out: Path,
     resume: bool,
@@ -89,7 +98,7 @@ def fit(
     handler = signal.getsignal(signal.SIGINT)
     checkpoint = str(out / "last.ckpt") if resume else None
     try:
-        trainer.fit(KeywordTraining(model, options), batches, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(training, batches, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C, which it then also ignores
         signal.signal(signal.SIGINT, handler)
         if (out / "last.ckpt").is_file():

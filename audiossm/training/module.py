@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -22,8 +23,21 @@ LOWEST_CUT = 0.55  # band limiting keeps at least this share of the channels: ab
 class KeywordTraining(LightningModule):
     """Trains a KeywordModel on batches of (audio (B, n) int16, targets (B,) int64)."""
 
-    def __init__(self, model: KeywordModel, options: TrainOptions):
+    noise: Tensor
+    speech: Tensor
+
+    def __init__(
+        self,
+        model: KeywordModel,
+        options: TrainOptions,
+        noise: np.ndarray | None = None,
+        speech: np.ndarray | None = None,
+    ):
+        """Take recordings of noise and of other speech, int16 (n,) at the model's rate, longer than a clip."""
         super().__init__()
+        for name, recordings in {"noise": noise, "speech": speech}.items():
+            recordings = np.zeros(0, np.int16) if recordings is None else recordings
+            self.register_buffer(name, torch.from_numpy(recordings), persistent=False)
         self.model, self.options = model, options
         self.accuracy = MulticlassAccuracy(len(model.config.labels), average="micro")
         self.rates = augment.rates_around(model.config.rate, options.rate_jitter, RATE_STEP)
@@ -47,9 +61,15 @@ class KeywordTraining(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch, heard through a random room, microphone and mouth."""
         o, (audio, target) = self.options, batch
-        audio = augment.shift(audio / 32768.0, round(o.shift * self.model.config.rate))
+        rate = self.model.config.rate
+        audio = augment.shift(audio / 32768.0, round(o.shift * rate))
+        audio, target = self.background_only(audio, target)
         audio, partner, share = augment.mixup(audio, o.mixup)
         audio = augment.coloured_noise(audio, *o.noise_snr, o.noise_share)
+        if len(self.noise):
+            audio = augment.background(audio, self.noise, *o.background_snr, o.background_share)
+        audio = augment.reverberate(audio, rate, *o.room_decay, o.room_share)
+        audio = augment.clip(audio, 0.2, o.clip_share)
         audio = augment.gain(audio, *o.gain_db)
         chained = len(audio) % 2 == 0 and bool(torch.rand(()) < o.chain_share)
         if chained:
@@ -59,6 +79,20 @@ class KeywordTraining(LightningModule):
         loss = share * self.loss(logits, target) + (1 - share) * self.loss(logits, target[partner])
         self.log("train_loss", loss.mean(), prog_bar=True)
         return loss.mean()
+
+    def background_only(self, audio: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Put pieces of recordings in the place of some clips, as the background class that they belong to."""
+        o, labels = self.options, self.model.config.labels
+        for label, recordings, share in (
+            ("_silence_", self.noise, o.noise_only_share),
+            ("_other_", self.speech, o.speech_only_share),
+        ):
+            if label in labels and len(recordings):
+                chosen = torch.rand(len(audio), device=audio.device) < share
+                heard = augment.gain(augment.pieces(recordings, *audio.shape), -20.0, 6.0)
+                audio = torch.where(chosen[:, None], heard, audio)
+                target = target.masked_fill(chosen, labels.index(label))
+        return audio, target
 
     def hear(self, audio: Tensor, rate: int, chained: bool) -> Tensor:
         """Return the logits (clips, classes) at each clip's end; `audio` (B, n) has a clip a row, or two if chained."""

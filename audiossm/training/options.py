@@ -20,6 +20,11 @@ class TrainOptions:
         shift: seconds that a clip may move.
         gain_db: range of gains in decibels.
         noise_snr, noise_share: range of signal-to-noise ratios in decibels; share of the clips that get noise.
+        background_snr, background_share: the same for recordings of noise, where there are any.
+        noise_only_share: share of the clips that become such noise alone, and `_silence_`.
+        speech_only_share: share of the clips that become a piece of other speech, and `_other_`, where there is any.
+        room_decay, room_share: range of reverberation times in seconds; share of the clips heard in a room.
+        clip_share: share of the clips whose peaks are cut off, at a fifth of the highest or above.
         rate_jitter: share by which the sampling rate, and with it speed and pitch, may vary.
         band_share: share of the clips that lose the channels above a random one.
         time_mask, channel_mask: widest mask, in ticks and in channels; two of each a clip.
@@ -39,6 +44,13 @@ class TrainOptions:
     gain_db: tuple[float, float] = (-15.0, 6.0)
     noise_snr: tuple[float, float] = (5.0, 40.0)
     noise_share: float = 0.6
+    background_snr: tuple[float, float] = (-3.0, 30.0)
+    background_share: float = 0.5
+    noise_only_share: float = 0.03
+    speech_only_share: float = 0.06
+    room_decay: tuple[float, float] = (0.1, 0.8)
+    room_share: float = 0.25
+    clip_share: float = 0.1
     rate_jitter: float = 0.12
     band_share: float = 0.25
     time_mask: int = 25

@@ -1,0 +1,94 @@
+"""Exchange constants inside an ONNX file's bytes, with no ONNX library at hand.
+
+An ONNX file is a protobuf message: ModelProto.graph is field 7, GraphProto.initializer field 5, and of a TensorProto
+dims is 1, data_type 2, name 8 and raw_data 9. A field is a tag (number << 3 | kind), then a varint (kind 0), 8 bytes
+(1), a length and as many bytes (2), or 4 bytes (5).
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+GRAPH, INITIALIZER, NAME = 7, 5, 8
+BYTES = 2  # the kind of a field that has a length
+TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}
+
+
+def with_constants(model: bytes, constants: Mapping[str, np.ndarray]) -> bytes:
+    """Return the model with initializers replaced by arrays of any shape, by name.
+
+    Raises ValueError where the model has no such initializer.
+    """
+    found = set()
+
+    def initializer(whole: memoryview, tensor: memoryview) -> memoryview | bytes:
+        name = name_of(tensor)
+        if name not in constants:
+            return whole
+        found.add(name)
+        return message(INITIALIZER, tensor_proto(name, constants[name]))
+
+    def graph(payload: memoryview) -> bytes:
+        parts = (initializer(whole, part) if kind == INITIALIZER else whole for kind, whole, part in fields(payload))
+        return message(GRAPH, b"".join(parts))
+
+    result = b"".join(graph(payload) if kind == GRAPH else whole for kind, whole, payload in fields(model))
+    missing = sorted(constants.keys() - found)
+    if missing:
+        raise ValueError(f"its graph lacks the constant {', '.join(missing)}; export the model again")
+    return result
+
+
+def fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
+    """Yield each field of a message: its number, all its bytes, and its payload (empty for a number)."""
+    data, begin = memoryview(data), 0
+    while begin < len(data):
+        tag, at = varint(data, begin)
+        kind, size = tag & 7, 0
+        if kind == 0:
+            _, end = varint(data, at)
+        elif kind == BYTES:
+            size, at = varint(data, at)
+            end = at + size
+        else:
+            end = at + {1: 8, 5: 4}[kind]
+        yield tag >> 3, data[begin:end], data[end - size : end]
+        begin = end
+
+
+def varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Read a number of seven bits a byte, the lowest first; return it and the place behind it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def number(value: int) -> bytes:
+    """Write a varint."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def message(field: int, payload: bytes) -> bytes:
+    """Write a field that has a length."""
+    return number(field << 3 | BYTES) + number(len(payload)) + payload
+
+
+def name_of(tensor: memoryview) -> str:
+    """Return a TensorProto's name."""
+    return next((bytes(payload).decode() for field, _, payload in fields(tensor) if field == NAME), "")
+
+
+def tensor_proto(name: str, array: np.ndarray) -> bytes:
+    """Write an array as a TensorProto."""
+    dims = b"".join(number(1 << 3) + number(size) for size in array.shape)
+    kind = number(2 << 3) + number(TYPES[array.dtype])
+    little = array.astype(array.dtype.newbyteorder("<"), order="C")
+    return dims + kind + message(NAME, name.encode()) + message(9, little.tobytes())

@@ -1,0 +1,44 @@
+"""One step of a stack of S4D blocks, with all its layers' systems run as one.
+
+A linear system answers with its free response to the state plus its forced response to the input, and no input of this
+step changes the first. So the L layers of H channels are one S4D of L H channels for all that concerns states; what is
+left in each layer is a gain for its input and the gate. A frame takes a third of the operators that way.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiossm.backbones import Stack
+from audiossm.kernels import channelwise, pairs
+from audiossm.kernels.ssm import ssm_block
+
+
+class StackStep(nn.Module):
+    """A step of a stack: (u (B, H), x (B, 2 N, L H)) to (y (B, H), real and imaginary parts of x afterwards).
+
+    The 2 N rows of x are all real parts, then all imaginary parts, of the layers' states side by side.
+    """
+
+    def __init__(self, stack: Stack):
+        super().__init__()
+        self.blocks = stack.layers
+
+    def forward(self, u: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Run the stack. All that depends on parameters alone becomes a constant of the file."""
+        blocks: list[Any] = list(self.blocks)
+        log_a, c = (torch.cat(parts) for parts in zip(*(b.mixer.discrete() for b in blocks), strict=True))
+        scale, shift = (torch.cat(parts) for parts in zip(*(b.norm.constants() for b in blocks), strict=True))
+        gain, reads, _ = ssm_block(log_a, c, torch.cat([block.mixer.d for block in blocks]), 1)
+        gain = gain.flatten()  # of a layer's normed input v = scale u + shift, (L H)
+        free = channelwise(reads.permute(2, 1, 0), x).flatten(1) + gain * shift
+        count, inputs = len(blocks), []
+        for block, k, ahead in zip(blocks, (gain * scale).chunk(count), free.chunk(count, dim=1), strict=True):
+            inputs.append(u)
+            u = u + F.glu(block.gate(F.gelu(k * u + ahead)), dim=-1)
+        v = (torch.cat(inputs, dim=1) * scale + shift).unsqueeze(1)
+        re, im = pairs.exp(log_a).permute(2, 1, 0)  # a, each (N, L H)
+        x_re, x_im = x.chunk(2, dim=1)
+        return u, (x_re * re - x_im * im + v, x_re * im + x_im * re)
