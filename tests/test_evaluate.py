@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from audiossm.data import augment, find_clips, load_clips, resample
+from audiossm.data import add_highband, augment, find_clips, load_clips, resample
 from audiossm.streaming import load
 from audiossm.training import load_model
-from audiossm.training.evaluate import evaluate_keywords, evaluate_model, file_predictor, interval, module_predictor
+from audiossm.training.evaluate import evaluate_keywords, evaluate_model
+from audiossm.training.predict import file_predictor, module_predictor
+from audiossm.training.statistics import bootstrap, difference, interval
 
 RATES = [16000, 8000, 44100, 11025]
 
@@ -54,10 +56,11 @@ def test_a_clip_that_ends_within_a_frame_is_heard_to_its_end(trained, exported, 
 
 def test_keys_of_the_report(reports):
     report = reports[0]
-    assert set(report) == {"task", "n", "rates"} and (report["task"], report["n"]) == ("keywords", 21)
+    assert {name: report[name] for name in report if name != "rates"} == {"task": "keywords", "n": 21, "models": 1}
     assert list(report["rates"]) == ["16000", "8000", "44100", "11025"]
     for row in report["rates"].values():
-        assert set(row) == {"accuracy", "ci95", "decimated", "resampled_first"}
+        measured = {"accuracy", "ci95", "decimated", "resampled_first", "highband", "over_native", "over_resampled"}
+        assert set(row) == measured
         assert 0 <= row["ci95"][0] <= row["accuracy"] <= row["ci95"][1] <= 100
         assert row["accuracy"] >= 80  # at rates never heard in training too
 
@@ -75,14 +78,63 @@ def test_what_each_column_measures(clips):
         seen.append((rate, audio))
         return np.eye(3)[clips.targets if rate == 8000 else 0 * clips.targets]
 
-    row = evaluate_keywords(predict, clips, [8000])["rates"]["8000"]
+    row = evaluate_keywords([predict], clips, [8000])["rates"]["8000"]
     native = clips.samples(slice(None))
-    assert [rate for rate, _ in seen] == [8000, 8000, 16000]
-    np.testing.assert_array_equal(seen[0][1], np.stack([resample(clip, 16000, 8000) for clip in native]))
-    np.testing.assert_array_equal(seen[1][1], native[:, ::2])
+    assert [rate for rate, _ in seen] == [16000, 8000, 16000, 8000]
+    np.testing.assert_array_equal(seen[0][1], native)
+    np.testing.assert_array_equal(seen[1][1], np.stack([resample(clip, 16000, 8000) for clip in native]))
     assert seen[2][1].shape == native.shape
+    np.testing.assert_array_equal(seen[3][1], native[:, ::2])
     share = round(100 * float(np.mean(clips.targets == 0)), 3)
     assert (row["accuracy"], row["decimated"], row["resampled_first"]) == (100.0, 100.0, share)
+    assert row["over_native"]["points"] == pytest.approx(100 - share)
+
+
+def test_several_models_are_a_mean(clips):
+    models = [lambda audio, rate, k=k: np.eye(3)[(clips.targets + (np.arange(21) < k)) % 3] for k in (0, 6)]
+    row = evaluate_keywords(models, clips, [16000])["rates"]["16000"]
+    assert row["accuracy"] == pytest.approx(100 * (1 + 15 / 21) / 2, abs=1e-3)
+    assert row["ci95"][0] < row["accuracy"] < row["ci95"][1]
+
+
+def test_models_of_different_words_have_no_mean(trained, toys):
+    with pytest.raises(ValueError, match="different labels"):
+        evaluate_model([trained, "keywords"], toys, [16000])
+
+
+def test_highband_is_above_the_clips_own_band(clips):
+    audio = np.stack([resample(clip, 16000, 48000) for clip in clips.samples(slice(0, 6))])
+    full = add_highband(audio, 48000, 8000.0)
+    spectrum = np.abs(np.fft.rfft(full - audio)) ** 2
+    hertz = np.fft.rfftfreq(audio.shape[1], 1 / 48000)
+    assert spectrum[:, hertz < 7900].sum() < 0.01 * spectrum[:, hertz > 8100].sum()  # sibilance follows its envelope
+    assert full.shape == audio.shape and full.dtype == np.float32
+    np.testing.assert_array_equal(full, add_highband(audio, 48000, 8000.0))
+
+
+def test_highband_only_where_a_rate_has_room_for_it(clips):
+    seen = []
+
+    def predict(audio, rate):
+        seen.append(rate)
+        return np.eye(3)[clips.targets]
+
+    rows = evaluate_keywords([predict], clips, [8000, 48000], highband=True)["rates"]
+    assert rows["8000"]["highband"] is None and rows["48000"]["highband"] == 100.0
+    assert seen.count(48000) == 2
+
+
+def test_a_difference_is_paired():
+    """Two models that err on the same clips differ by less than their own intervals are wide."""
+    rng = np.random.default_rng(0)
+    right = rng.random((1, 1000)) < 0.9
+    better = right | (rng.random((1, 1000)) < 0.05)
+    gain = difference(better, right)
+    low, high = gain["ci95"]
+    assert 0 < low < gain["points"] < high and high - low < 1.5
+    one, other = interval(right), interval(better)
+    assert one[1] > other[0]  # the two intervals overlap
+    assert bootstrap(np.full(50, 0.25)) == [25.0, 25.0]
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (7, 21), (4000, 4107)])
@@ -90,7 +142,7 @@ def test_the_interval_is_wilsons(right, n):
     z, p = 1.959963984540054, right / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = interval(np.arange(n) < right)
+    low, high = interval((np.arange(n) < right)[None])
     assert low == pytest.approx(100 * (centre - half), abs=6e-4)
     assert high == pytest.approx(100 * (centre + half), abs=6e-4)
 

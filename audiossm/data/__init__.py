@@ -2,12 +2,14 @@
 
 from audiossm.data.audio import ClipArray, LoadReport, load_clips, load_recordings, read_audio, resample
 from audiossm.data.folder import Clip, find_clips, which_split
+from audiossm.data.highband import add_highband
 from audiossm.data.synth import synthesise
 
 __all__ = [
     "Clip",
     "ClipArray",
     "LoadReport",
+    "add_highband",
     "find_clips",
     "load_clips",
     "load_recordings",

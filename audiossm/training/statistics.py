@@ -1,0 +1,36 @@
+"""How sure a figure is: intervals of accuracies and of their differences, in percent."""
+
+import numpy as np
+from scipy.stats import binomtest
+
+RESAMPLES = 10_000  # of the bootstrap
+
+
+def percent(right: np.ndarray) -> float:
+    """Return the share of True in percent."""
+    return round(100 * float(right.mean()), 3)
+
+
+def wilson(right: np.ndarray) -> list[float]:
+    """Return Wilson's 95 % interval of a share of True, (n,) bool."""
+    ci = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
+    return [round(100 * float(ci.low), 3), round(100 * float(ci.high), 3)]
+
+
+def bootstrap(values: np.ndarray) -> list[float]:
+    """Return the 95 % interval of the mean of values (n,), a clip each, by resampling the clips (Efron 1979)."""
+    n = len(values)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    low, high = np.percentile(100 * (counts @ values) / n, (2.5, 97.5))
+    return [round(float(low), 3), round(float(high), 3)]
+
+
+def interval(right: np.ndarray) -> list[float]:
+    """Return the 95 % interval of an accuracy, (models, n) bool: Wilson's for one model, else by bootstrap of the clips."""
+    return wilson(right[0]) if len(right) == 1 else bootstrap(right.mean(0))
+
+
+def difference(right: np.ndarray, other: np.ndarray) -> dict[str, object]:
+    """Compare two accuracies on the same clips, (models, n) bool each: {"points", "ci95"}, paired by clip and model."""
+    gain = right.mean(0) - other.mean(0)
+    return {"points": round(100 * float(gain.mean()), 3), "ci95": bootstrap(gain)}
