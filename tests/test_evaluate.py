@@ -192,17 +192,50 @@ def test_gain_is_within_its_range(audio):
 
 @pytest.mark.parametrize("snr", [0.0, 20.0])
 def test_noise_has_the_ratio_asked_for(audio, snr):
-    added = augment.coloured_noise(audio, snr, snr, 1.0) - audio
+    added = augment.coloured_noise(audio, snr, snr) - audio
     got = 10 * torch.log10(audio.square().mean(1) / added.square().mean(1))
     torch.testing.assert_close(got, torch.full_like(got, snr), atol=0.01, rtol=0)
 
 
-def test_noise_for_a_share_of_the_clips(audio):
-    changed = (augment.coloured_noise(audio, 5, 40, 0.5) != audio).any(1)
-    assert 5 < int(changed.sum()) < 35
-    assert torch.equal(augment.coloured_noise(audio, 5, 40, 0.0), audio)
+def test_some_changes_a_share_of_the_clips(audio):
+    changed = augment.some(audio, 0.3, lambda rows: rows + 1) - audio
+    assert sorted(changed.mean(1).round().tolist()) == [0.0] * 28 + [1.0] * 12
+    assert torch.equal(augment.some(audio, 0.0, lambda rows: rows + 1), audio)
+
+
+def test_noise_behind_silence_is_silence():
     silence = torch.zeros(3, 1000)
-    assert torch.equal(augment.coloured_noise(silence, 5, 40, 1.0), silence)
+    assert torch.equal(augment.coloured_noise(silence, 5, 40), silence)
+
+
+def test_background_is_cut_out_of_recordings_at_the_ratio_asked_for(audio):
+    recordings = torch.randint(-9000, 9000, (5000,), dtype=torch.int16)
+    added = augment.background(audio, recordings, 10.0, 10.0) - audio
+    got = 10 * torch.log10(audio.square().mean(1) / added.square().mean(1))
+    torch.testing.assert_close(got, torch.full_like(got, 10.0), atol=0.1, rtol=0)
+    windows = (recordings / 32768.0).unfold(0, 1000, 1)
+    match = torch.nn.functional.cosine_similarity(added[0], windows, dim=1).max()
+    assert match > 0.999
+
+
+def test_a_room_rings_after_the_sound_and_not_before():
+    click = torch.zeros(30, 16000)
+    click[:, 4000] = 1.0
+    heard = augment.reverberate(click, 16000, 0.2, 0.2)
+    assert float(heard[:, :4000].abs().max()) < 1e-5 and torch.allclose(heard[:, 4000], torch.ones(30), atol=1e-5)
+    tail = heard[:, 4001:].square()
+    below = 10 * torch.log10(tail.sum(1))
+    assert -15.1 < float(below.min()) < float(below.max()) < 0.1
+    decay = 10 * torch.log10(tail[:, 1500:1700].mean() / tail[:, 100:300].mean())  # 1,400 samples: 87.5 ms
+    assert -31 < float(decay) < -22  # 60 dB in 0.2 s are 26 dB
+
+
+def test_clipping_cuts_off_peaks(audio):
+    clipped = augment.clip(audio, 0.2)
+    limit = clipped.abs().amax(1)
+    assert (limit <= audio.abs().amax(1)).all() and (limit > 0.19 * audio.abs().amax(1)).all()
+    inside = audio.abs() < limit.unsqueeze(1)
+    assert torch.equal(clipped[inside], audio[inside]) and int((~inside).sum()) > 500
 
 
 def test_mixup(audio):

@@ -3,8 +3,16 @@
 Waveforms are (B, n) float in [-1, 1]; log-power features (B, T, C). Only `mixup` changes labels, and says so.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+
+def some(audio: Tensor, share: float, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change a random share of the clips, and spend nothing on the others."""
+    rows = torch.randperm(len(audio), device=audio.device)[: round(share * len(audio))]
+    return audio.index_copy(0, rows, change(audio[rows])) if len(rows) else audio
 
 
 def shift(audio: Tensor, most: int) -> Tensor:
@@ -21,25 +29,25 @@ def gain(audio: Tensor, low_db: float, high_db: float) -> Tensor:
     return audio * 10 ** (db / 20)
 
 
-def coloured_noise(audio: Tensor, low_snr: float, high_snr: float, share: float) -> Tensor:
-    """Add noise with power spectrum f^-β, β in -1 to 2, to a share of the clips, at a random SNR in dB."""
+def coloured_noise(audio: Tensor, low_snr: float, high_snr: float) -> Tensor:
+    """Add noise with power spectrum f^-β, β in -1 to 2, at a random SNR in dB."""
     batch, length = audio.shape
     spectrum = torch.fft.rfft(torch.randn_like(audio))
     frequency = torch.arange(spectrum.shape[1], device=audio.device).clamp(min=1) / spectrum.shape[1]
     beta = torch.empty(batch, 1, device=audio.device).uniform_(-1, 2)
     noise = torch.fft.irfft(spectrum * frequency ** (-beta / 2), n=length)
-    snr = torch.empty(batch, 1, device=audio.device).uniform_(low_snr, high_snr)
-    level = audio.square().mean(1, keepdim=True).sqrt() * 10 ** (-snr / 20)
-    chosen = torch.rand(batch, 1, device=audio.device) < share
-    return audio + noise * chosen * level / (noise.square().mean(1, keepdim=True).sqrt() + 1e-9)
+    return audio + at_snr(noise, audio, low_snr, high_snr)
 
 
-def background(audio: Tensor, recordings: Tensor, low_snr: float, high_snr: float, share: float) -> Tensor:
-    """Add pieces of noise recordings (n,) to a share of the clips, at a random SNR in dB."""
-    noise = pieces(recordings, *audio.shape)
+def background(audio: Tensor, recordings: Tensor, low_snr: float, high_snr: float) -> Tensor:
+    """Add pieces of noise recordings (n,) at a random SNR in dB."""
+    return audio + at_snr(pieces(recordings, *audio.shape), audio, low_snr, high_snr)
+
+
+def at_snr(noise: Tensor, audio: Tensor, low_snr: float, high_snr: float) -> Tensor:
+    """Scale noise to a random SNR in dB below each clip; pauses in a recording stay pauses."""
     snr = torch.empty(len(audio), 1, device=audio.device).uniform_(low_snr, high_snr)
-    chosen = torch.rand(len(audio), 1, device=audio.device) < share
-    return audio + noise * chosen * level(audio) * 10 ** (-snr / 20) / (level(noise) + 1e-4)
+    return noise * level(audio) * 10 ** (-snr / 20) / (level(noise) + 1e-4)
 
 
 def pieces(recordings: Tensor, count: int, length: int) -> Tensor:
@@ -53,8 +61,8 @@ def level(audio: Tensor) -> Tensor:
     return audio.square().mean(1, keepdim=True).sqrt()
 
 
-def reverberate(audio: Tensor, rate: int, low: float, high: float, share: float) -> Tensor:
-    """Put a share of the clips into simulated rooms, whose sound decays by 60 dB in `low` to `high` seconds.
+def reverberate(audio: Tensor, rate: int, low: float, high: float) -> Tensor:
+    """Put each clip into a simulated room, whose sound decays by 60 dB in `low` to `high` seconds.
 
     A room is the direct sound, then decaying noise (Polack's model) at 0 to 15 dB below it, so that the word keeps its
     place in the clip.
@@ -67,16 +75,14 @@ def reverberate(audio: Tensor, rate: int, low: float, high: float, share: float)
     below = 10 ** (torch.empty(batch, 1, device=audio.device).uniform_(-15, 0) / 20)
     room = tail * below / tail.square().sum(1, keepdim=True).sqrt()
     spectrum = torch.fft.rfft(audio, 2 * length) * torch.fft.rfft(room, 2 * length)
-    chosen = torch.rand(batch, 1, device=audio.device) < share
-    return audio + chosen * torch.fft.irfft(spectrum, 2 * length)[:, :length]
+    return audio + torch.fft.irfft(spectrum, 2 * length)[:, :length]
 
 
-def clip(audio: Tensor, low: float, share: float) -> Tensor:
-    """Cut off the peaks of a share of the clips, at `low` to 1 of each clip's highest."""
+def clip(audio: Tensor, low: float) -> Tensor:
+    """Cut off each clip's peaks, at `low` to 1 of the highest."""
     peak = audio.abs().amax(1, keepdim=True)
     limit = peak * torch.empty(len(audio), 1, device=audio.device).uniform_(low, 1)
-    chosen = torch.rand(len(audio), 1, device=audio.device) < share
-    return torch.where(chosen, audio.clamp(-limit, limit), audio)
+    return audio.clamp(-limit, limit)
 
 
 def mixup(audio: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:

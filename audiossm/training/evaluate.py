@@ -43,7 +43,7 @@ def evaluate_model(
 
 
 def open_model(model: str | Path) -> tuple[list[str], int, Predict]:
-    """Return the labels and the native rate in Hz of a run folder, an ONNX file or a released model, and its predictor."""
+    """Return labels, native rate in Hz and predictor of a run folder, an ONNX file or a released model."""
     if Path(model).is_dir():
         module, _ = load_model(model)
         return list(module.config.labels), module.config.rate, module_predictor(module)

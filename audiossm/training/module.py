@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from audiossm.data import augment
+from audiossm.data.augment import some
 from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks import KeywordModel
 from audiossm.training.graphed import record
@@ -65,11 +66,11 @@ class KeywordTraining(LightningModule):
         audio = augment.shift(audio / 32768.0, round(o.shift * rate))
         audio, target = self.background_only(audio, target)
         audio, partner, share = augment.mixup(audio, o.mixup)
-        audio = augment.coloured_noise(audio, *o.noise_snr, o.noise_share)
+        audio = some(audio, o.noise_share, lambda a: augment.coloured_noise(a, *o.noise_snr))
         if len(self.noise):
-            audio = augment.background(audio, self.noise, *o.background_snr, o.background_share)
-        audio = augment.reverberate(audio, rate, *o.room_decay, o.room_share)
-        audio = augment.clip(audio, 0.2, o.clip_share)
+            audio = some(audio, o.background_share, lambda a: augment.background(a, self.noise, *o.background_snr))
+        audio = some(audio, o.room_share, lambda a: augment.reverberate(a, rate, *o.room_decay))
+        audio = some(audio, o.clip_share, lambda a: augment.clip(a, 0.2))
         audio = augment.gain(audio, *o.gain_db)
         chained = len(audio) % 2 == 0 and bool(torch.rand(()) < o.chain_share)
         if chained:

@@ -26,7 +26,7 @@ def bootstrap(values: np.ndarray) -> list[float]:
 
 
 def interval(right: np.ndarray) -> list[float]:
-    """Return the 95 % interval of an accuracy, (models, n) bool: Wilson's for one model, else by bootstrap of the clips."""
+    """Return the 95 % interval of an accuracy, (models, n) bool: Wilson's for one model, else by bootstrap of clips."""
     return wilson(right[0]) if len(right) == 1 else bootstrap(right.mean(0))
 
 
