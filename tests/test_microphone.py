@@ -68,7 +68,7 @@ class PlayedStream:
     """Stands in for sounddevice.InputStream; the test calls the callback."""
 
     def __init__(self, **options):
-        self.options, self.active = options, False
+        self.options, self.active, self.latency = options, False, 0.04
 
     def start(self):
         self.active = True
@@ -189,7 +189,8 @@ def test_blocks_arrive_in_order(card):
             mic._stream.deliver(value, overflow=value == 7)
             got = next(blocks)
             assert got.shape == (441, 1) and (got == value).all()
-    assert mic.overflows == 1 and mic.dropped == 0 and not mic._stream.active
+        stream = mic._stream
+    assert mic.overflows == 1 and mic.dropped == 0 and not stream.active
 
 
 def test_overload_drops_the_oldest(card):
