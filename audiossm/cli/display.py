@@ -5,17 +5,16 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
-from rich.measure import Measurement
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from audiossm.streaming import Event, Listener, Lost, Microphone, News
 
 PERIOD = 0.1  # seconds between two drawings
 WORDS = 5  # how many words have a bar
+LABEL, FIGURES = 10, 18  # columns left and right of the bars
 QUIETEST = -60.0  # dBFS: where the meter begins
 LOUD = -3.0  # dBFS: a peak above it is red
 LATE = 0.25  # seconds behind, shown in red from here
@@ -61,47 +60,53 @@ def status(listener: Listener, microphone: Microphone) -> Status:
     )
 
 
+@dataclass(frozen=True)
+class Screen:
+    """The part that changes: where it listens, the meter, the likeliest words, and how well it keeps up."""
+
+    now: Status
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        now, width = self.now, options.max_width
+        if now.waiting:
+            where = (f"{now.device} is lost: waiting for it", "bold red")
+        else:
+            where = (f"{now.device} at {now.rate} Hz", "bold")
+        yield spread(Text.assemble(where), clock(now.time), width)
+
+        room = width - LABEL - FIGURES - 2
+        style = "red" if now.peak > LOUD else "green"
+        meter = bar(place(now.level), room, mark=place(now.peak))
+        yield row("level", meter, f"{now.level:.0f} dBFS, peak {now.peak:.0f}", style)
+        for label, probability in now.words:
+            style = "bright_black" if label.startswith("_") else "cyan"
+            yield row(label, bar(probability, room), f"{probability:.2f}", style)
+
+        behind = "waiting" if now.waiting else f"behind by {1000 * now.behind:.0f} ms"
+        keeping_up = Text.assemble(
+            f"real-time factor {now.real_time_factor:.3f}   ",
+            (behind, "bold red" if now.waiting or now.behind > LATE else ""),
+            "   ",
+            (f"dropped {now.dropped:.1f} s", "bold red" if now.dropped else ""),
+        )
+        yield spread(keeping_up, "", width)
+        latency = f"latency {1000 * now.latency:.0f} ms and {1000 * now.device_latency:.0f} ms in the device"
+        yield spread(Text(latency), "", width)
+
+
 def panel(now: Status) -> RenderableType:
-    """Draw the part that changes: where it listens, the meter, the likeliest words, and how well it keeps up."""
-    where = Text(f"{now.device} at {now.rate} Hz", "bold")
-    if now.waiting:
-        where = Text(f"{now.device} is lost: waiting for it", "bold red")
-    head = Table.grid(expand=True)
-    head.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    head.add_column(justify="right", no_wrap=True)
-    head.add_row(where, clock(now.time))
-
-    rows = Table.grid(padding=(0, 1), expand=True)
-    rows.add_column(min_width=8, no_wrap=True)
-    rows.add_column(ratio=1)
-    rows.add_column(justify="right", no_wrap=True, min_width=23)
-    meter = Bar(_place(now.level), "red" if now.peak > LOUD else "green", mark=_place(now.peak))
-    rows.add_row("level", meter, Text(f"{now.level:.0f} dBFS, peak {now.peak:.0f}"))
-    for label, probability in now.words:
-        style = "bright_black" if label.startswith("_") else "cyan"
-        rows.add_row(Text(label, style), Bar(probability, style), Text(f"{probability:.2f}", style))
-
-    behind = "waiting" if now.waiting else f"behind by {1000 * now.behind:.0f} ms"
-    health = Text.assemble(
-        f"real-time factor {now.real_time_factor:.3f}   ",
-        (behind, "bold red" if now.waiting or now.behind > LATE else ""),
-        "   ",
-        (f"dropped {now.dropped:.1f} s", "bold red" if now.dropped else ""),
-        f"\nlatency {1000 * now.latency:.0f} ms and {1000 * now.device_latency:.0f} ms in the device",
-        no_wrap=True,
-        overflow="ellipsis",
-    )
-    return Panel(Group(head, rows, health), title=Text(now.model), title_align="left", border_style="bright_black")
+    """Draw the display's lower part, as wide as the terminal."""
+    return Panel(Screen(now), title=Text(now.model), title_align="left", border_style="bright_black")
 
 
 def line(news: News) -> Text:
     """One line of the log above the panel."""
-    stamp = Text(f"{clock(news.time)}  ", "dim")
+    stamp = (f"{clock(news.time)}  ", "dim")
     if isinstance(news, Event):
-        return stamp.append(news.label, "bold green").append(f"  {news.score:.2f}", "default")
+        return Text.assemble(stamp, (news.label, "bold green"), f"  {news.score:.2f}")
     if isinstance(news, Lost):
-        return stamp.append(f"lost {news.device}: waiting for it", "bold red")
-    return stamp.append(f"back: {news.device} at {news.rate} Hz", "bold")
+        return Text.assemble(stamp, (f"lost {news.device}: waiting for it", "bold red"))
+    return Text.assemble(stamp, (f"back: {news.device} at {news.rate} Hz", "bold"))
 
 
 class Display:
@@ -139,26 +144,29 @@ class Display:
         os.close(self._stderr)
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A bar as wide as there is room: `value` and the place of a `mark` from 0 to 1."""
-
-    value: float
-    style: str
-    mark: float = 0.0
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width
-        cells = ["█" if cell < round(self.value * width) else " " for cell in range(width)]
-        if self.mark:
-            cells[round(self.mark * (width - 1))] = "│"
-        yield Text("".join(cells), self.style, no_wrap=True)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(4, options.max_width)
+def row(label: str, middle: str, figures: str, style: str) -> Text:
+    """A line of the panel: what it is about, a bar, and its figures at the right."""
+    name = Text(label)
+    name.truncate(LABEL, overflow="ellipsis", pad=True)
+    return Text.assemble(name, " ", (middle, style), " ", figures.rjust(FIGURES), no_wrap=True)
 
 
-def _place(level: float) -> float:
+def spread(left: Text, right: str, width: int) -> Text:
+    """A line with text at both ends; the left one is cut where they do not fit."""
+    left.truncate(max(0, width - len(right)), overflow="ellipsis", pad=True)
+    left.no_wrap = True
+    return left.append(right)
+
+
+def bar(value: float, width: int, mark: float = 0.0) -> str:
+    """A bar as long as `value`, from 0 to 1 of the width, and a mark."""
+    cells = ["█" if cell < round(value * width) else " " for cell in range(width)]
+    if mark and cells:
+        cells[round(mark * (width - 1))] = "│"
+    return "".join(cells)
+
+
+def place(level: float) -> float:
     """Where a level in dBFS is on the meter, from 0 to 1."""
     return min(1.0, max(0.0, 1 - level / QUIETEST))
 

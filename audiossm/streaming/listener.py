@@ -81,6 +81,7 @@ class Listener:
                 microphone = self.source
                 assert isinstance(microphone, Microphone)  # nothing else is lost
                 at, self.waiting = self.time, True
+                self.level = Level(microphone.rate)
                 yield [*self._end(), Lost(microphone.device.name, at)]
                 while not microphone.reopen():
                     for _ in range(round(AGAIN / POLL)):
