@@ -105,7 +105,8 @@ def test_level():
         level.add(block[:, None])
     assert level.rms == pytest.approx(20 * math.log10(0.5) - 3.01, abs=0.05)
     assert level.peak == pytest.approx(20 * math.log10(0.5), abs=0.01)
-    level.add(np.full((160, 2), np.nan, np.float32))
+    for bad in (np.nan, np.inf, 1e30):
+        level.add(np.full((160, 2), bad, np.float32))
     for _ in range(50):
         level.add(np.zeros((160, 1), np.float32))
     assert level.rms < -20 and level.peak == pytest.approx(-6.02, abs=0.01)  # the peak is held

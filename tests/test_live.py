@@ -295,6 +295,22 @@ def test_a_microphone_lost_and_back(model, tmp_path, wanted):
     assert "waiting for it" in gone and "device lost 1 times" in summary and "2 keywords" in summary
 
 
+def test_ctrl_c_while_a_microphone_is_lost(model, tmp_path):
+    if reason := pulse.missing():
+        pytest.skip(reason)
+    server = pulse.Pulse(tmp_path, {"only": 44100})
+    listening = Listening(server, model)
+    try:
+        listening.remark("listening to default")
+        server.stop()
+        listening.remark("device lost: ")
+        assert "device lost 1 times" in listening.end()
+    finally:
+        listening.process.kill()
+        server.stop()
+    assert not any("Traceback" in line for _, line in listening.remarks)
+
+
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("words", ["tones", "synthesised", "people"])
 def test_words_come_in_time(played, released, words, rate):

@@ -15,7 +15,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from audiossm.streaming import Back, Event, Listener, Lost, Microphone, find_device, input_devices, load
+from audiossm.streaming import Back, Listener, Lost, Microphone, find_device, input_devices, load
 from audiossm.streaming import listener as listening
 from audiossm.streaming import microphone as module
 from audiossm.streaming.ring import Ring
@@ -280,6 +280,7 @@ def test_behind_is_what_waits_and_what_the_clock_misses(card, monkeypatch):
 def test_a_listener_goes_on_when_its_microphone_is_back(card, tmp_path, monkeypatch):
     """The default is lost; another one, at another rate, takes its place. The words are heard on one clock."""
     monkeypatch.setattr(module, "POLL", 0.001)
+    monkeypatch.setattr(module, "SILENT", 0.02)
     monkeypatch.setattr(listening, "POLL", 0.001)
     monkeypatch.setattr(listening, "AGAIN", 0.002)
     with Microphone(buffer=10) as mic:
@@ -304,13 +305,19 @@ def test_a_listener_goes_on_when_its_microphone_is_back(card, tmp_path, monkeypa
         assert listener.waiting and listener.level.peak == -120 and not listener.stream.posteriors.any()
         assert [next(news) for _ in range(5)] == [[]] * 5  # there is time to draw
         card.devices, card.default.device = [device(0, "Headset", rate=16000.0)], [0, 0]
-        while not (told := next(news)):
-            pass
-        assert told == [Back("Headset", 16000, told[0].time)] and not listener.waiting
-        assert told[0].time > lost.time
+        assert next(news) == []  # it opens, but delivers nothing
+
+        def start(stream):
+            stream.active = True
+            stream.deliver(0)
+
+        monkeypatch.setattr(PlayedStream, "start", start)
+        assert listener.waiting
+        (back,) = next(news)
+        assert back == Back("Headset", 16000, back.time) and back.time > lost.time and not listener.waiting
         (high,) = say(1500, 0.5)
-        assert high.label == "high" and told[0].time < high.time < told[0].time + 0.5
-        assert listener.heard == pytest.approx(1.0) and isinstance(high, Event)
+        assert high.label == "high" and back.time < high.time < back.time + 0.5
+        assert listener.heard == pytest.approx(1.01)
 
 
 def test_a_device_that_does_not_open_or_start(card, monkeypatch):

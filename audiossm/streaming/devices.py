@@ -1,5 +1,6 @@
 """Which microphones there are, and the one that is meant by an index or a part of a name."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,8 @@ def portaudio() -> Any:
 def look_again() -> None:
     """Make PortAudio look for devices anew: it does so only when it starts. Every open stream must be closed before."""
     sd = portaudio()
-    sd._terminate()
+    with suppress(sd.PortAudioError):  # where the last look failed, there is nothing to end
+        sd._terminate()
     sd._initialize()
 
 

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from audiossm.streaming.stream import ABSURD
+
 FAST = 0.125  # seconds: the time constant of a sound level meter set to "fast" (IEC 61672)
 HOLD = 1.5  # seconds that a peak stays before a lower one takes its place
 FLOOR = -120.0  # dBFS: what silence reads
@@ -24,7 +26,7 @@ class Level:
         """Hear a block (n,) or (n, channels) of floats; the loudest channel counts for the peak."""
         seconds = len(block) / self._rate
         peak = float(np.abs(block).max(initial=0.0))
-        if not math.isfinite(peak) or not seconds:
+        if not peak <= ABSURD or not seconds:  # NaN too: no audio
             return
         power = float(np.vdot(block, block)) / block.size
         self._power += (power - self._power) * -math.expm1(-seconds / FAST)

@@ -76,23 +76,41 @@ class Listener:
         while True:
             try:
                 for block in self.source.blocks():
-                    yield self._hear(block)
+                    back = self._back()
+                    yield [*back, *self._hear(block)]
             except DeviceLost:
-                microphone = self.source
-                assert isinstance(microphone, Microphone)  # nothing else is lost
-                at, self.waiting = self.time, True
-                self.level = Level(microphone.rate)
-                yield [*self._end(), Lost(microphone.device.name, at)]
-                while not microphone.reopen():
-                    for _ in range(round(AGAIN / POLL)):
-                        time.sleep(POLL)
-                        yield []
-                self._begin(at + time.monotonic() - self._latest)
-                self.waiting = False
-                yield [Back(microphone.device.name, microphone.rate, self.time)]
+                yield [] if self.waiting else self._lost()
+                yield from self._look()
             else:
                 yield self._end()
                 return
+
+    def _lost(self) -> list[News]:
+        """Give up the microphone."""
+        self.waiting = True
+        self.level = Level(self.source.rate)
+        at = self.time
+        return [*self._end(), Lost(self._name, at)]
+
+    def _look(self) -> Iterator[list[News]]:
+        """Look for the lost microphone until it opens again."""
+        assert isinstance(self.source, Microphone)  # nothing else is lost
+        while not self.source.reopen():
+            for _ in range(round(AGAIN / POLL)):
+                time.sleep(POLL)
+                yield []
+
+    def _back(self) -> list[News]:
+        """Begin again where the microphone was lost and is heard: one that opens may still deliver nothing."""
+        if not self.waiting:
+            return []
+        self.waiting = False
+        self._begin(self.time + time.monotonic() - self._latest)
+        return [Back(self._name, self.source.rate, self.time)]
+
+    @property
+    def _name(self) -> str:
+        return self.source.device.name if isinstance(self.source, Microphone) else ""
 
     def _begin(self, at: float) -> None:
         """Start with an empty state at `at` seconds."""

@@ -103,11 +103,11 @@ class Microphone:
         """
         self._dropped, self._ring.dropped = self.dropped, 0
         self.close()
-        look_again()
         try:
+            look_again()
             self._open(self._find_again())
             self._start()
-        except (OSError, ValueError):
+        except (OSError, ValueError, self._sd.PortAudioError):
             return False
         return True
 
@@ -124,9 +124,9 @@ class Microphone:
 
     def close(self) -> None:
         """Stop listening and release the device."""
-        if self._stream is not None:
-            self._stream.close()
-        self._stream = None  # PortAudio does not bear closing it twice
+        stream, self._stream = self._stream, None  # PortAudio does not bear closing it twice
+        if stream is not None:
+            stream.close()
 
     def _callback(self, indata: np.ndarray, frames: int, when: Any, status: Any) -> None:
         if status.input_overflow:
