@@ -251,12 +251,15 @@ def test_a_terminal_shows_what_is_heard(server, played, model, tmp_path):
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    wait_for("screen at 44100 Hz")
-    server.play(clips.path, "screen").wait()
-    for label in ("low", "high"):
-        wait_for(f"\x1b[1;32m{label}\x1b[0m")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    try:
+        wait_for("screen at 44100 Hz")
+        server.play(clips.path, "screen").wait()
+        for label in ("low", "high"):
+            wait_for(f"\x1b[1;32m{label}\x1b[0m")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
     reader.join(60)
     text = b"".join(seen).decode()
     for wanted in ("dBFS, peak", "real-time factor", "behind by", "dropped 0.0 s", "latency 20 ms", "2 keywords"):
