@@ -15,7 +15,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from audiossm.streaming import Microphone, find_device, input_devices
+from audiossm.streaming import Back, Listener, Lost, Microphone, find_device, input_devices, load
+from audiossm.streaming import listener as listening
 from audiossm.streaming import microphone as module
 from audiossm.streaming.ring import Ring
 
@@ -68,7 +69,7 @@ class PlayedStream:
     """Stands in for sounddevice.InputStream; the test calls the callback."""
 
     def __init__(self, **options):
-        self.options, self.active = options, False
+        self.options, self.active, self.latency = options, False, 0.04
 
     def start(self):
         self.active = True
@@ -110,6 +111,12 @@ def card(monkeypatch):
     sd.default = SimpleNamespace(device=[1, 0])
     sd.PortAudioError = PortAudioError
     sd.InputStream = PlayedStream
+    sd.looks = 0
+
+    def _initialize():
+        sd.looks += 1
+
+    sd._terminate, sd._initialize = lambda: None, _initialize
 
     def check_input_settings(device, samplerate, channels, dtype):
         if not sd.accepts(samplerate, channels):
@@ -189,7 +196,8 @@ def test_blocks_arrive_in_order(card):
             mic._stream.deliver(value, overflow=value == 7)
             got = next(blocks)
             assert got.shape == (441, 1) and (got == value).all()
-    assert mic.overflows == 1 and mic.dropped == 0 and not mic._stream.active
+        stream = mic._stream
+    assert mic.overflows == 1 and mic.dropped == 0 and not stream.active
 
 
 def test_overload_drops_the_oldest(card):
@@ -216,6 +224,100 @@ def test_silence_of_the_callback_is_a_lost_device(card, monkeypatch):
     monkeypatch.setattr(module, "POLL", 0.001)
     with Microphone() as mic, pytest.raises(RuntimeError, match="device lost"):
         next(mic.blocks())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "devices", "found"),
+    [
+        (None, [device(0, "Headset", rate=16000.0)], 0),  # another default will do
+        ("built", [device(0, "Headset"), device(2, "Built-in Microphone")], 2),
+        (1, [device(0, "Built-in Microphone"), device(1, "Headset")], 0),  # the index means another one now
+        (2, [device(1, "USB Microphone"), device(2, "USB Microphone")], 2),  # twins
+        ("built", [device(1, "Headset")], None),
+        (1, [device(1, "Headset")], None),
+        (None, [], None),
+    ],
+)
+def test_a_lost_device_is_known_again(card, wanted, devices, found):
+    with Microphone(wanted, buffer=0.02) as mic:
+        for _ in range(3):
+            mic._stream.deliver(0)
+        assert mic.dropped == pytest.approx(0.01)
+        card.devices, card.default.device = devices, [0, 0]
+        assert mic.reopen() == (found is not None) and card.looks == 1
+        assert mic.dropped == pytest.approx(0.01)  # whatever the rate is now
+        if found is not None:
+            assert mic.device.index == found and mic.rate == mic.device.rate
+            mic._stream.deliver(7)
+            assert (next(mic.blocks()) == 7).all()
+
+
+def test_behind_is_what_waits_and_what_the_clock_misses(card, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    with Microphone("loop") as mic:
+        blocks = mic.blocks()
+
+        def second(delivered, heard):
+            nonlocal now
+            now += 1
+            for _ in range(delivered):
+                mic._stream.deliver(0)
+            for _ in range(heard):
+                next(blocks)
+            return pytest.approx(mic.behind, abs=1e-9)
+
+        assert second(100, 100) == 0
+        assert second(100, 70) == 0.3  # we are slow: it waits in the ring
+        assert second(100, 130) == 0
+        assert second(60, 60) == 0.4  # the card is slow, and no flag is set
+        assert second(100, 100) == 0.4
+        for _ in range(10):
+            late = second(100, 100)
+        assert late == 0  # lost for good, and long ago
+
+
+def test_a_listener_goes_on_when_its_microphone_is_back(card, tmp_path, monkeypatch):
+    """The default is lost; another one, at another rate, takes its place. The words are heard on one clock."""
+    monkeypatch.setattr(module, "POLL", 0.001)
+    monkeypatch.setattr(module, "SILENT", 0.02)
+    monkeypatch.setattr(listening, "POLL", 0.001)
+    monkeypatch.setattr(listening, "AGAIN", 0.002)
+    with Microphone(buffer=10) as mic:
+        listener = Listener(load(tiny.build(tmp_path / "tiny.onnx")), mic)
+        news = listener.news()
+
+        def say(hz, seconds):
+            """Deliver a tone in blocks; return what is told until all are heard."""
+            told = []
+            for block in range(round(seconds * 100)):
+                t = (np.arange(mic.rate // 100) + block * mic.rate // 100) / mic.rate
+                mic._stream.deliver(0.3 * np.sin(2 * np.pi * hz * t)[:, None])
+                told += next(news)
+            return told
+
+        (low,) = say(500, 0.5)
+        assert low.label == "low" and listener.heard == pytest.approx(0.5) and listener.level.rms > -15
+        mic._stream.active = False
+        card.devices = []
+        (lost,) = next(news)
+        assert lost == Lost("Built-in Microphone", pytest.approx(0.5))
+        assert listener.waiting and listener.level.peak == -120 and not listener.stream.posteriors.any()
+        assert [next(news) for _ in range(5)] == [[]] * 5  # there is time to draw
+        card.devices, card.default.device = [device(0, "Headset", rate=16000.0)], [0, 0]
+        assert next(news) == []  # it opens, but delivers nothing
+
+        def start(stream):
+            stream.active = True
+            stream.deliver(0)
+
+        monkeypatch.setattr(PlayedStream, "start", start)
+        assert listener.waiting
+        (back,) = next(news)
+        assert back == Back("Headset", 16000, back.time) and back.time > lost.time and not listener.waiting
+        (high,) = say(1500, 0.5)
+        assert high.label == "high" and back.time < high.time < back.time + 0.5
+        assert listener.heard == pytest.approx(1.01)
 
 
 def test_a_device_that_does_not_open_or_start(card, monkeypatch):

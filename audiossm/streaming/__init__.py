@@ -15,23 +15,31 @@ from audiossm.streaming.bench import measure
 from audiossm.streaming.constants import with_constants
 from audiossm.streaming.detector import Detector
 from audiossm.streaming.devices import Device, find_device, input_devices
+from audiossm.streaming.level import Level
+from audiossm.streaming.listener import Back, Listener, Lost, News
 from audiossm.streaming.metadata import Filterbank, Metadata
-from audiossm.streaming.microphone import Microphone
+from audiossm.streaming.microphone import DeviceLost, Microphone
 from audiossm.streaming.model import Model, load, released_models
 from audiossm.streaming.stream import Event, KeywordStream
 from audiossm.streaming.taps import FrameClock, rate_constants, taps, windows
 
 __all__ = [
     "AudioFile",
+    "Back",
     "Detector",
     "Device",
+    "DeviceLost",
     "Event",
     "Filterbank",
     "FrameClock",
     "KeywordStream",
+    "Level",
+    "Listener",
+    "Lost",
     "Metadata",
     "Microphone",
     "Model",
+    "News",
     "find_device",
     "input_devices",
     "load",

@@ -1,5 +1,6 @@
 """Which microphones there are, and the one that is meant by an index or a part of a name."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,16 @@ def portaudio() -> Any:
     return sounddevice
 
 
+def look_again() -> None:
+    """Make PortAudio look for devices anew: it does so only when it starts. Every open stream must be closed before."""
+    sd = portaudio()
+    with suppress(sd.PortAudioError):  # where the last look failed, there is nothing to end
+        sd._terminate()
+    sd._initialize()
+
+
 def input_devices() -> list[Device]:
-    """List the input devices. PortAudio looks for them once, when the program first asks."""
+    """List the input devices. PortAudio looks for them once, when the program first asks (see `look_again`)."""
     sd = portaudio()
     hosts = sd.query_hostapis()
     default = sd.default.device[0]
@@ -44,6 +53,11 @@ def input_devices() -> list[Device]:
         for info in sd.query_devices()
         if info["max_input_channels"] > 0
     ]
+
+
+def is_index(wanted: int | str | None) -> bool:
+    """Whether a device is asked for by its index."""
+    return str(wanted).strip().lstrip("-").isdigit()
 
 
 def find_device(wanted: int | str | None = None) -> Device:
@@ -63,7 +77,7 @@ def find_device(wanted: int | str | None = None) -> Device:
     text = str(wanted).strip().lower()
     if not text:
         raise ValueError(f"the device's name is empty; choose one of {_names(devices)}")
-    if text.lstrip("-").isdigit():
+    if is_index(text):
         found = [device for device in devices if device.index == int(text)]
     else:
         found = [device for device in devices if text in f"{device.name}, {device.host}".lower()]

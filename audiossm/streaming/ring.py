@@ -22,6 +22,11 @@ class Ring:
         self.dropped = 0
         """Samples lost because the reader was too slow."""
 
+    @property
+    def waiting(self) -> int:
+        """Samples that have come and were not taken yet, to within a block."""
+        return (self._written - self._read) * self._store.shape[1]
+
     def put(self, block: np.ndarray) -> None:
         """Copy in a block (n, channels), n at most the ring's."""
         with self._ready:
