@@ -125,7 +125,7 @@ class KeywordTraining(LightningModule):
         for parameter in self.model.parameters():
             lr = getattr(parameter, "ssm_lr", None)
             decay = o.weight_decay if lr is None and parameter.ndim == 2 else 0.0
-            groups.setdefault((lr or o.lr, decay), []).append(parameter)
+            groups.setdefault((o.lr_factor * (lr or o.lr), decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
             [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
             fused=self.device.type == "cuda",
