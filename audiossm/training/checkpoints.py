@@ -91,7 +91,7 @@ def check_checkpoint(path: Path) -> None:
     fresh = "begin again with another --out"
     try:
         written = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("audiossm", 0)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError):
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError):
         raise ValueError(f"{path} is damaged or not a checkpoint: {fresh}") from None
     if written == 0:
         raise ValueError(f"{path} is not a checkpoint of this audiossm: {fresh}")
