@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -115,6 +116,21 @@ def test_ctrl_c_through_the_program(run, toys, tmp_path):
     assert out.splitlines()[-1].startswith("stopped after step 2 of 6: it is kept in ")
 
 
+def test_a_second_ctrl_c_waits_for_nothing(whole, toys, tmp_path, monkeypatch):
+    def twice():
+        send(signal.SIGINT)()
+        send(signal.SIGINT)()
+
+    said, handler = [], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("audiossm.training.checkpoints.AGAIN", -1.0)
+    with at_step(4, twice), pytest.raises(KeyboardInterrupt):
+        train(toys, tmp_path / "run", said)
+    assert said[-1].startswith("stopped at once: ") and signal.getsignal(signal.SIGINT) is handler
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 3
+    train(toys, tmp_path / "run", resume=True)
+    assert equal(tmp_path / "run", whole)
+
+
 # Several devices
 
 
@@ -172,14 +188,14 @@ def test_torchrun_stops_and_one_process_goes_on(toys, tmp_path, run):
         text=True,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"},
     )
-    try:
-        for line in job.stdout:
-            said.append(line)
-            if line.startswith("epoch 6:"):
-                job.send_signal(signal.SIGTERM)
-        assert job.wait(60) != 0
-    finally:
-        job.kill()
+    late = threading.Timer(150, job.terminate)
+    late.start()
+    for line in job.stdout:
+        said.append(line)
+        if line.startswith("epoch 6:"):
+            job.send_signal(signal.SIGTERM)
+    assert job.wait() != 0
+    late.cancel()
     assert [line.split()[0] for line in said] == ["training", "epoch", "epoch", "stopped"]
     step = torch.load(out / "last.ckpt", weights_only=True)["global_step"]
     assert 18 <= step < 180 and said[-1].startswith(f"stopped after step {step} of 180: ")

@@ -121,7 +121,8 @@ def fit(
         trainer.fit(training, batches, ckpt_path=str(last) if resume else None, weights_only=True)
     except Stopped as stopped:
         steps = f"{trainer.global_step:,} of {trainer.estimated_stepping_batches:,}"
-        say(f"stopped after step {steps}: it is kept in {last}, and the same command with --resume goes on")
+        kept = f"it is kept in {last}, and the same command with --resume goes on"
+        say(f"stopped after step {steps}: {kept if last.is_file() else 'nothing to keep yet'}")
         if not trainer.is_global_zero:
             raise SystemExit(0) from None  # the first process's code is the run's
         raise (KeyboardInterrupt if stopped.signal == signal.SIGINT else SystemExit(128 + stopped.signal)) from None
