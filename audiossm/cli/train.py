@@ -15,16 +15,30 @@ app.add_typer(train, name="train")
 def keywords(
     data: Annotated[Path, typer.Option(help="A folder per word (Speech Commands' layout), or manifest.csv.")],
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 120,
-    batch: Annotated[int, typer.Option(min=1, help="Clips a step, over all devices together.")] = 64,
-    lr: Annotated[float, typer.Option(help="Learning rate; SSM parameters have their own, 0.001.")] = 0.004,
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
-    width: Annotated[int, typer.Option(min=1, help="Channels of the S4D stack (d_model).")] = 120,
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the stack.")] = 6,
-    d_state: Annotated[int, typer.Option(min=2, help="Real state dimensions a channel (N).")] = 16,
-    channels: Annotated[int, typer.Option(min=1, help="Channels of the filterbank.")] = 64,
-    modes: Annotated[int, typer.Option(min=1, help="Modes of a channel: the order of its filter.")] = 4,
-    rate: Annotated[int, typer.Option(min=4000, help="Native sampling rate in Hz; clips are resampled to it.")] = 16000,
+    recipe: Annotated[str, typer.Option(help="Sizes and settings that go together: base or small.")] = "base",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Clips a step, over all devices together; a multiple of their number.")
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate for 64 clips a step; SSM parameters have 0.001. "
+            "Both are multiplied by the square root of batch / 64."
+        ),
+    ] = None,
+    balance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Hear rare classes more often: 0 as they are, 1 all equally.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Channels of the S4D stack (d_model).")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of the stack.")] = None,
+    d_state: Annotated[int | None, typer.Option(min=2, help="Real state dimensions a channel (N).")] = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="Channels of the filterbank.")] = None,
+    modes: Annotated[int | None, typer.Option(min=1, help="Modes of a channel: the order of its filter.")] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=4000, help="Native sampling rate in Hz (16000); clips are resampled to it.")
+    ] = None,
     noise: Annotated[
         Path | None, typer.Option(help="Folder of noise recordings, to put behind the clips and to learn as silence.")
     ] = None,
@@ -32,18 +46,34 @@ def keywords(
         Path | None, typer.Option(help="Folder of recordings of other speech, to learn as the class `_other_`.")
     ] = None,
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
-    devices: Annotated[str, typer.Option(help="'auto' (every GPU, else one CPU process) or a number.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from where the run in --out stopped.")] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="First fetch Speech Commands (2.3 GB) into --data, unless it is there.")
+    ] = False,
+    devices: Annotated[
+        str, typer.Option(help="'auto' (torchrun's processes, else every GPU, else one CPU process) or a number.")
+    ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from where the run in --out stopped, on any number of devices.")
+    ] = False,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
     """Train a keyword model. It will hear any sampling rate, whatever the clips were recorded at.
 
-    Example: audiossm train keywords --data speech_commands/ --out runs/kw
-    """
-    from audiossm.tasks import KeywordConfig
-    from audiossm.training import TrainOptions, train_keywords
+    What is not given comes from the recipe. Ctrl-C and SIGTERM leave a checkpoint; --resume goes on from it.
 
-    config = KeywordConfig((), rate=rate, channels=channels, modes=modes, d_model=width, layers=layers, d_state=d_state)
-    options = TrainOptions(epochs=epochs, batch=batch, lr=lr, seed=seed)
-    train_keywords(data, out, config, options, resume, devices, label_column, noise, speech, progress, say=typer.echo)
-    typer.echo(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
+    Example: audiossm train keywords --data speech_commands/ --out runs/kw
+
+    Several processes: torchrun --nproc-per-node 2 -m audiossm train keywords --data speech_commands/ --out runs/kw
+    """
+    from audiossm.data import download_speech_commands
+    from audiossm.training import train_keywords
+    from audiossm.training.recipes import load_recipe
+
+    sizes = {"rate": rate, "channels": channels, "modes": modes, "d_model": width, "layers": layers, "d_state": d_state}
+    settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "seed": seed}
+    chosen = load_recipe(recipe).changed(sizes, settings)
+    if download:
+        data = download_speech_commands(data)
+    train_keywords(
+        data, out, chosen.config, chosen.options, resume, devices, label_column, noise, speech, progress, say=typer.echo
+    )

@@ -1,6 +1,7 @@
 """Recordings on disk -> arrays: the clips of a folder, their samples, and spoken words without recordings."""
 
 from audiossm.data.audio import ClipArray, LoadReport, load_clips, load_recordings, read_audio, resample
+from audiossm.data.download import download_speech_commands
 from audiossm.data.folder import Clip, find_clips, which_split
 from audiossm.data.highband import add_highband
 from audiossm.data.synth import synthesise
@@ -10,6 +11,7 @@ __all__ = [
     "ClipArray",
     "LoadReport",
     "add_highband",
+    "download_speech_commands",
     "find_clips",
     "load_clips",
     "load_recordings",

@@ -13,6 +13,7 @@ from rich.progress import track
 
 from audiossm.data.folder import AUDIO_SUFFIXES, Clip
 
+FLAT = 3  # samples in a row at full scale: a peak that only just reaches it has one or two
 FULL_SCALE = 32768.0  # int16 of a full-scale sample; soundfile divides by the same, so 16-bit files stay exact
 
 
@@ -26,6 +27,8 @@ class LoadReport:
     resampled: int  # another sampling rate
     downmixed: int  # several channels: their mean
     clipped: int  # peaks beyond full scale, limited to it
+    flattened: int  # peaks cut off at full scale by whoever recorded them, kept so
+    silent: int  # nothing but zeros, kept so
 
     def lines(self) -> list[str]:
         """Say it in words, one line for each thing that was done to any clip."""
@@ -35,6 +38,8 @@ class LoadReport:
             "at another sampling rate: resampled": self.resampled,
             "with several channels: the channels' mean taken": self.downmixed,
             "with peaks beyond full scale: limited": self.clipped,
+            "clipped when recorded, with peaks cut off at full scale: kept so": self.flattened,
+            "silent, all zeros: kept so": self.silent,
         }
         return [f"{count} of {self.clips} clips {what}" for what, count in done.items() if count]
 
@@ -127,7 +132,7 @@ def load_clips(
         raise ValueError(f"clips are labelled {', '.join(unknown)}, but the classes are {', '.join(names)}")
 
     audio = np.zeros((len(clips), round(rate * seconds)), dtype=np.int16)
-    done = np.zeros((len(clips), 5), dtype=bool)  # the fields of LoadReport after `clips`
+    done = np.zeros((len(clips), 7), dtype=bool)  # the fields of LoadReport after `clips`
 
     def load(i: int) -> None:
         done[i] = _load_into(audio[i], clips[i].path, rate)
@@ -168,11 +173,27 @@ def _read_channels(path: str | os.PathLike) -> tuple[np.ndarray, int]:
 
 
 def _load_into(row: np.ndarray, path: Path, rate: int) -> tuple[bool, ...]:
-    """Fill one row of int16 (samples,) from a file; say (padded, cropped, resampled, downmixed, clipped)."""
+    """Fill one row of int16 (samples,) from a file; say what LoadReport counts, in its order."""
     samples, file_rate = _read_channels(path)
     mono = resample(samples.mean(axis=1), file_rate, rate)
     spare = len(mono) - len(row)
     if spare > 0:
         mono = mono[spare // 2 :][: len(row)]
     row[: len(mono)] = to_int16(mono)
-    return spare < 0, spare > 0, file_rate != rate, samples.shape[1] > 1, bool(np.abs(mono).max() > 1)
+    clipped = bool(np.abs(mono).max() > 1)
+    return (
+        spare < 0,
+        spare > 0,
+        file_rate != rate,
+        samples.shape[1] > 1,
+        clipped,
+        not clipped and longest_at_full_scale(row) >= FLAT,
+        not row.any(),
+    )
+
+
+def longest_at_full_scale(samples: np.ndarray) -> int:
+    """Return how many int16 samples (n,) in a row are at most at full scale."""
+    full = np.concatenate(([0], (samples >= FULL_SCALE - 1) | (samples <= 1 - FULL_SCALE), [0])).astype(np.int8)
+    edges = np.flatnonzero(np.diff(full))
+    return int((edges[1::2] - edges[::2]).max(initial=0))

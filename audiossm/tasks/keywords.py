@@ -29,12 +29,12 @@ class KeywordConfig:
 
     labels: tuple[str, ...]
     rate: int = 16000
-    channels: int = 64
-    modes: int = 4
+    channels: int = 56
+    modes: int = 3
     readouts: int = 2
-    d_model: int = 120
-    layers: int = 6
-    d_state: int = 16
+    d_model: int = 128
+    layers: int = 5
+    d_state: int = 8
     dropout: float = 0.1
     memory: float = 0.5
 

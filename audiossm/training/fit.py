@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import time
 import warnings
@@ -12,17 +13,20 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from audiossm.data import ClipArray, find_clips, load_clips, load_recordings
+from audiossm.data import ClipArray, load_recordings
 from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, save_model, write_beside
+from audiossm.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, check_checkpoint
 from audiossm.training.loader import ClipBatches
 from audiossm.training.module import KeywordTraining
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
+from audiossm.training.splits import load_splits
 
 
 def train_keywords(
@@ -40,13 +44,20 @@ def train_keywords(
 ) -> KeywordModel:
     """Train on the split "train" of a data folder, watching "val" where there is one.
 
+    Several processes share every batch, a device each: `devices` starts them here, torchrun on any number of machines,
+    which must see the same `data` and `out`. The first process alone writes and speaks.
+
+    A run that was stopped goes on with `resume`. On as many devices as before the result is, on CPUs to the bit, that
+    of an uninterrupted run. On another number each step still has the same clips and learning rate, but other random
+    draws of the augmentation, other groups of clips that are normalised together, and sums in another order.
+
     Args:
         data: folder in Speech Commands' layout or with a manifest.csv.
         out: run folder; gets model.json, model.safetensors, last.ckpt (to resume from) and TensorBoard logs.
         config: size of the model; its labels are taken from the data.
         options: optimisation and augmentation.
-        resume: go on from out/last.ckpt; the result is that of an uninterrupted run.
-        devices: "auto" for all GPUs or one CPU process, or a number of devices.
+        resume: go on from out/last.ckpt.
+        devices: "auto" for torchrun's processes, else all GPUs or one CPU process; or a number of devices.
         label_column: the manifest's column that holds the labels.
         noise: folder of noise recordings, to put behind the clips and to learn as `_silence_`.
         speech: folder of recordings of other speech, to learn as `_other_`.
@@ -55,14 +66,20 @@ def train_keywords(
 
     Raises:
         FileNotFoundError, ValueError: the data or the run folder is not as it should be, in one line.
+        OSError: a file cannot be written; what was there before is whole.
+        KeyboardInterrupt: SIGINT came; SystemExit: SIGTERM came. A checkpoint is left, and it is said how to go on.
     """
-    device_count(devices)  # say what is wrong with it before any work
+    local, machines = layout(devices)
+    if options.batch % (local * machines):
+        raise ValueError(f"batch {options.batch} cannot be shared by {local * machines} devices: give a multiple")
     out = Path(out)
     first = getattr(rank_zero_only, "rank", 0) == 0  # of several processes, a device each, the first one speaks
     say = say if first else silent
     if first:
         check_run_folder(out, resume)
-    train, val = load_splits(Path(data), config.rate, label_column, say)
+    train, val = load_splits(Path(data), config.rate, label_column, say, progress and first)
+    if min(len(train), len(val or train)) < local * machines:
+        raise ValueError(f"fewer clips than devices ({local * machines}): train on fewer devices")
     recordings = {
         name: load_recordings(folder, config.rate, CLIP_SECONDS)
         for name, folder in {"noise": noise, "speech": speech}.items()
@@ -77,12 +94,15 @@ def train_keywords(
         say(f"the training in {out} has finished already")
         return load_model(out)[0]
     say(f"training {parameter_count(model):,} parameters on {len(train)} clips of {len(train.labels)} classes")
-    trainer = build_trainer(out, options, len(train), devices, progress, say)
+    trainer = build_trainer(out, options, len(train), local, machines, progress, say)
     begun = time.monotonic()
     training = KeywordTraining(model, options, **recordings)
-    fit(trainer, training, ClipBatches(train, val, options.batch, options.seed), out, resume, say)
+    # The same everywhere, and nothing that gradients go through: several devices need not be told of them every step.
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(training, ["noise", "speech"])
+    fit(trainer, training, ClipBatches(train, val, options), out, resume, say)
     if trainer.is_global_zero:
         save_model(out, model.cpu().eval(), summary(trainer, train, options, time.monotonic() - begun))
+    say(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
     return model
 
 
@@ -94,16 +114,32 @@ def fit(
     resume: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Let Lightning train. Ctrl-C ends it as KeyboardInterrupt, once it is said how to go on."""
+    """Let Lightning train. Where a signal stops it, say how to go on and leave as that signal is answered."""
     handler = signal.getsignal(signal.SIGINT)
-    checkpoint = str(out / "last.ckpt") if resume else None
+    last = out / "last.ckpt"
     try:
-        trainer.fit(training, batches, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C, which it then also ignores
+        trainer.fit(training, batches, ckpt_path=str(last) if resume else None, weights_only=True)
+    except Stopped as stopped:
+        steps = f"{trainer.global_step:,} of {trainer.estimated_stepping_batches:,}"
+        kept = f"it is kept in {last}, and the same command with --resume goes on"
+        say(f"stopped after step {steps}: {kept if last.is_file() else 'nothing to keep yet'}")
+        if not trainer.is_global_zero:
+            raise SystemExit(0) from None  # the first process's code is the run's
+        raise (KeyboardInterrupt if stopped.signal == signal.SIGINT else SystemExit(128 + stopped.signal)) from None
+    except SystemExit:  # Lightning's answer to a second Ctrl-C, which it then also ignores
         signal.signal(signal.SIGINT, handler)
-        if (out / "last.ckpt").is_file():
-            say(f"stopped after epoch {trainer.current_epoch}: the same command with --resume goes on")
+        if last.is_file():
+            say(f"stopped at once: {last} is of an earlier step; the same command with --resume goes on from there")
         raise KeyboardInterrupt from None
+    except BaseException:
+        end_others(trainer)
+        raise
+
+
+def end_others(trainer: Trainer) -> None:
+    """End the processes that this one has started: they would wait for ever for one that has failed."""
+    for process in getattr(trainer.strategy.launcher, "procs", []):
+        process.kill()
 
 
 def silent(line: str) -> None:
@@ -121,34 +157,33 @@ def begin_run(out: Path, run: dict[str, Any], resume: bool) -> None:
 
 def check_run_folder(out: Path, resume: bool) -> None:
     """Raise where training would overwrite a run, or has none to resume."""
-    if resume and not (out / "last.ckpt").is_file():
-        raise FileNotFoundError(f"nothing to resume in {out}: it holds no last.ckpt")
+    if resume:
+        check_checkpoint(out / "last.ckpt")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: --out names the folder of a run")
     if not resume and any((out / name).exists() for name in ("model.json", "last.ckpt")):
         raise ValueError(f"{out} already holds a run: choose another --out, or go on with --resume")
 
 
-def load_splits(
-    data: Path, rate: int, label_column: str, say: Callable[[str], None]
-) -> tuple[ClipArray, ClipArray | None]:
-    """Read the training clips and, where the data has them, the validation clips with the same labels."""
-    clips = find_clips(data, label_column=label_column)
-    splits = {clip.split for clip in clips}
-    chosen = [clip for clip in clips if clip.split in ("train", "")]
-    if not chosen:
-        raise ValueError(f"no training clips in {data}: its splits are {', '.join(sorted(splits))}")
-    labels = sorted({clip.label for clip in chosen})
-    if len(labels) < 2:
-        raise ValueError(f"{data} holds only the class {labels[0]!r}: a keyword model needs at least two")
-    train = load_clips(chosen, rate, CLIP_SECONDS, labels)
-    held_out = [clip for clip in clips if clip.split == "val"]
-    val = load_clips(held_out, rate, CLIP_SECONDS, labels) if held_out else None
-    for line in train.report.lines():
-        say(line)
-    for line in val.report.lines() if val else []:
-        say(f"validation: {line}")
-    return train, val
+class StepSeed(Callback):
+    """Seeds by step and device: a run resumed anywhere draws what an uninterrupted one would have drawn."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Before the augmentation and the dropout of a step."""
+        torch.manual_seed((self.seed * 1_000_003 + trainer.global_step) * 1_009 + trainer.global_rank)
+
+
+class OneModel(Callback):
+    """Watches one model on all devices, the one that is saved: each has gathered running statistics of its own."""
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the first device's, which the averaged weights have brought along."""
+        if trainer.world_size > 1:
+            for buffer in pl_module.model.buffers():  # type: ignore[union-attr, operator]
+                torch.distributed.broadcast(buffer, 0)
 
 
 class Report(Callback):
@@ -165,25 +200,42 @@ class Report(Callback):
 
 
 def build_trainer(
-    out: Path, options: TrainOptions, clips: int, devices: str, progress: bool, say: Callable[[str], None]
+    out: Path,
+    options: TrainOptions,
+    clips: int,
+    local: int,
+    machines: int,
+    progress: bool,
+    say: Callable[[str], None],
 ) -> Trainer:
     """Set up Lightning: averaged weights, a checkpoint each epoch, TensorBoard, and no chatter."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    noise = ("does not have many workers", "is not empty", "LeafSpec", "logging interval", "across ranks is zero")
+    noise = (
+        "does not have many workers",
+        "is not empty",
+        "LeafSpec",
+        "logging interval",
+        "across ranks is zero",
+        "dataloader is not resumable",  # TrainingOrder is
+    )
     for what in noise:  # what Lightning warns of and is meant so
         warnings.filterwarnings("ignore", message=f".*{what}.*")
     torch.set_float32_matmul_precision("high")
     steps = max(1, options.epochs * (clips // options.batch))
     decay = 1 - 1 / max(2.0, options.averaging * steps)
     callbacks: list[Callback] = [
+        StepSeed(options.seed),
         WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay)),
-        ModelCheckpoint(out, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False),
+        OneModel(),
+        RichProgressBar(leave=False) if progress else Report(say),
+        LastCheckpoint(out / "last.ckpt"),
     ]
-    callbacks.append(RichProgressBar(leave=False) if progress else Report(say))
     return Trainer(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        devices=device_count(devices),
+        devices=local,
+        num_nodes=machines,
+        plugins=[WholeFiles()],
         max_epochs=options.epochs,
         logger=TensorBoardLogger(out, name="logs", version=""),
         callbacks=callbacks,
@@ -197,13 +249,16 @@ def build_trainer(
     )
 
 
-def device_count(devices: str) -> str | int:
-    """Return what Lightning takes: "auto" or a number, at least 1."""
-    if devices == "auto":
-        return devices if torch.cuda.is_available() else 1
-    if not devices.isdecimal() or int(devices) < 1:
+def layout(devices: str) -> tuple[int, int]:
+    """Return the number of devices on this machine and of machines like it: torchrun's, where it has started us."""
+    if devices != "auto" and (not devices.isdecimal() or int(devices) < 1):
         raise ValueError(f"devices must be 'auto' or a number from 1, not {devices!r}")
-    return int(devices)
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        if devices not in ("auto", str(local)):
+            raise ValueError(f"torchrun has started {local} processes on this machine: leave out --devices {devices}")
+        return local, int(os.environ["WORLD_SIZE"]) // local
+    return max(1, torch.cuda.device_count()) if devices == "auto" else int(devices), 1
 
 
 def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: float) -> dict[str, Any]:

@@ -1,11 +1,16 @@
-"""Batches of clips, in an order that depends on the seed and the epoch alone."""
+"""Batches of clips, in an order that depends on the seed and the epoch alone, over any number of devices."""
+
+from collections.abc import Callable, Iterator
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from audiossm.data import ClipArray
+from audiossm.training.options import TrainOptions
+
+VAL_BATCH = 256
 
 
 class ClipDataset(Dataset):
@@ -17,42 +22,92 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        return self.audio[i], self.targets[i]
-
-    def __getitems__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         return self.audio[rows], self.targets[rows]
+
+
+class TrainingOrder(Sampler):
+    """One device's share of each training batch: every `devices`-th clip of it, as row numbers (share,).
+
+    Batch b of an epoch holds the same clips over any number of devices, so that a run can go on with another number.
+    What does not fill a batch is left out; `begin` says how many batches of the epoch are done already.
+    """
+
+    def __init__(
+        self, weights: Tensor, batch: int, devices: int, rank: int, seed: int, begin: Callable[[], int] = lambda: 0
+    ):
+        """Take each clip's weight (n,): how often it is heard, relative to the others."""
+        self.weights, self.seed, self.devices, self.rank, self.begin = weights, seed, devices, rank, begin
+        self.batch = min(batch, len(weights) - len(weights) % devices)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle anew: Lightning calls it before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.weights) // self.batch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        rows = self.rows()
+        for i in range(self.begin(), len(self)):
+            yield rows[i * self.batch : (i + 1) * self.batch][self.rank :: self.devices]
+
+    def rows(self) -> Tensor:
+        """Return an epoch's clips (n,). With equal weights each is there once, else as often as its share or one more.
+
+        The clips are laid out along a line, each as long as its weight, and picked at equal distances.
+        """
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        count = len(self.weights)
+        line = torch.randperm(count, generator=draw)
+        ends = self.weights[line].double().cumsum(0)
+        picked = torch.searchsorted(ends, (torch.arange(count).double() + 0.5) * ends[-1] / count)
+        return line[picked][torch.randperm(count, generator=draw)]
 
 
 class ClipBatches(LightningDataModule):
     """Training and validation clips as batches of (audio (B, n) int16, targets (B,) int64).
 
-    `batch` counts clips over all devices. With several devices each takes its share of every epoch.
+    `options.batch` counts clips over all devices. With several devices each takes its share of every batch, and of the
+    validation clips each is heard by one device.
     """
 
-    def __init__(self, train: ClipArray, val: ClipArray | None, batch: int, seed: int):
+    def __init__(self, train: ClipArray, val: ClipArray | None, options: TrainOptions):
         super().__init__()
         self.clips = ClipDataset(train)
         self.held_out = None if val is None else ClipDataset(val)
-        self.batch, self.seed = batch, seed
+        self.options = options
 
     def train_dataloader(self) -> DataLoader:
         """Give the shuffled training batches; the last, incomplete one is left out."""
         assert self.trainer is not None
-        devices, rank = self.trainer.world_size, self.trainer.global_rank
-        # DistributedSampler is the sampler whose order Lightning sets by epoch, which makes resuming exact.
-        order: DistributedSampler = DistributedSampler(self.clips, devices, rank, seed=self.seed, drop_last=True)
-        share = max(1, min(self.batch // devices, len(order)))
-        return self.loader(self.clips, share, sampler=order, drop_last=True)
+        o, trainer = self.options, self.trainer
+        weights = class_weights(self.clips.targets, o.balance)[self.clips.targets]
+        order = TrainingOrder(
+            weights, o.batch, trainer.world_size, trainer.global_rank, o.seed, lambda: trainer.fit_loop.batch_idx + 1
+        )
+        return self.loader(self.clips, order)
 
     def val_dataloader(self) -> DataLoader | list:
-        """Give the validation clips in order."""
-        return [] if self.held_out is None else self.loader(self.held_out, 256, shuffle=False)
+        """Give this device's share of the validation clips in order: each clip is counted once, whatever their number.
 
-    def loader(self, data: ClipDataset, batch: int, **how) -> DataLoader:
-        """Build a loader; `__getitems__` has already put the batch together."""
+        The devices' counts are added up by the metric.
+        """
+        assert self.trainer is not None
+        if self.held_out is None:
+            return []
+        share = torch.arange(self.trainer.global_rank, len(self.held_out), self.trainer.world_size)
+        return self.loader(self.held_out, share.split(VAL_BATCH))
+
+    def loader(self, data: ClipDataset, batches: Sampler | tuple[Tensor, ...]) -> DataLoader:
+        """Build a loader of row numbers that are batches already."""
+        # Of its own, else the loader would draw a seed from the generator that augments: resuming would differ.
+        own = torch.Generator()
         pin = torch.cuda.is_available()
-        own = (
-            torch.Generator()
-        )  # else the loader would draw a seed from the generator that augments: resuming would differ
-        return DataLoader(data, batch, collate_fn=lambda ready: ready, pin_memory=pin, generator=own, **how)
+        return DataLoader(data, batch_size=None, sampler=batches, pin_memory=pin, generator=own)
+
+
+def class_weights(targets: Tensor, balance: float) -> Tensor:
+    """Return each class's weight, its clips ^ -balance: 0 leaves the classes as they are, 1 makes them equal."""
+    return targets.bincount().clamp(min=1).double() ** -balance

@@ -55,10 +55,6 @@ class KeywordTraining(LightningModule):
             self.model, self.hear, [((rate, c), clip.reshape(o.batch // (1 + c), -1)) for rate, c in shapes]
         )
 
-    def on_train_epoch_start(self) -> None:
-        """Seed by epoch, so that a resumed run draws what an uninterrupted one would have drawn."""
-        torch.manual_seed((self.options.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch, heard through a random room, microphone and mouth."""
         o, (audio, target) = self.options, batch
@@ -126,7 +122,7 @@ class KeywordTraining(LightningModule):
         for parameter in self.model.parameters():
             lr = getattr(parameter, "ssm_lr", None)
             decay = o.weight_decay if lr is None and parameter.ndim == 2 else 0.0
-            groups.setdefault((lr or o.lr, decay), []).append(parameter)
+            groups.setdefault((o.lr_factor * (lr or o.lr), decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
             [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
             fused=self.device.type == "cuda",

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 CLIP_SECONDS = 1.0  # what training and evaluation take of a recording
+LR_BATCH = 64  # clips a step for which learning rates are given
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,10 @@ class TrainOptions:
     Attributes:
         epochs: passes over the training clips.
         batch: clips a step, over all devices together.
-        lr, weight_decay: AdamW's, for all but the SSM parameters, which carry their own (0.001 and none).
+        balance: classes are heard in proportion to their clips ^ (1 - balance): 0 as they are, 0.5 the rare ones more
+            often, 1 all equally.
+        lr, weight_decay: AdamW's, for all but the SSM parameters, which carry their own (0.001 and none). Learning
+            rates are those of 64 clips a step; see lr_factor.
         warmup: share of the steps over which the learning rate rises; then it falls as a cosine.
         averaging: share of the steps that the average of the weights remembers; the average is the result.
         label_smoothing, mixup: share of the label spread over all; Beta parameter (0: off).
@@ -34,6 +38,7 @@ class TrainOptions:
 
     epochs: int = 100
     batch: int = 64
+    balance: float = 0.0
     lr: float = 0.004
     weight_decay: float = 0.05
     warmup: float = 0.05
@@ -64,3 +69,15 @@ class TrainOptions:
             raise ValueError(f"epochs and batch must be at least 1, not {self.epochs} and {self.batch}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be a positive number, not {self.lr}")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance must be from 0 to 1, not {self.balance}")
+
+    @property
+    def lr_factor(self) -> float:
+        """By what all learning rates are multiplied: the square root of the batch over 64 clips.
+
+        A k times larger batch has gradients whose noise is √k times smaller, and Adam divides by their size, so that
+        its steps keep their noise if they grow with √k (Malladi et al. 2022, "On the SDEs and scaling rules for
+        adaptive gradient algorithms"). Warm-up, decay and averaging are shares of the steps and follow by themselves.
+        """
+        return math.sqrt(self.batch / LR_BATCH)
