@@ -1,14 +1,17 @@
-"""`audiossm evaluate`: how well a model does, at any sampling rate."""
+"""`audiossm evaluate`: how well a model does, on clips or on long streams, at any sampling rate."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from audiossm.cli.app import app
+
+KEYS = ("miss_rate", "false_alarms_per_hour")
+CURVE_STEP = 10
 
 
 @app.command()
@@ -18,26 +21,55 @@ def evaluate(
     rates: Annotated[str, typer.Option(help="Sampling rates in Hz, separated by commas.")] = "16000",
     split: Annotated[str, typer.Option(help="Which clips; a folder without splits is used whole.")] = "test",
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
+    stream: Annotated[bool, typer.Option("--stream", help="Misses against false alarms an hour instead.")] = False,
+    noise: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --stream: folder of recordings without speech; may be given several times."),
+    ] = None,
+    speech: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --stream: folder of other speech, best without the keywords; several times too."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure accuracy at each sampling rate, with a 95 % interval and beside resampling first.
 
     "decimated" takes every k-th sample with no filter, the literature's test.
 
-    Example: audiossm evaluate runs/kw --data speech_commands/ --rates 8000,16000,44100
+    With --stream the clips are set into long streams of noise and other speech that the model hears without a break,
+    and words missed are counted against false alarms an hour.
+
+    Examples: audiossm evaluate runs/kw --data speech_commands/ --rates 8000,16000,44100;
+    audiossm evaluate kw.onnx --data speech_commands/ --stream --noise noise/ --speech talks/
     """
+    if (noise or speech) and not stream:
+        raise typer.BadParameter("--noise and --speech belong to --stream")
     from audiossm.training.evaluate import evaluate_model
+    from audiossm.training.stream_evaluation import evaluate_streams
 
     try:
         asked = [int(rate) for rate in rates.split(",")]
     except ValueError:
         raise typer.BadParameter(f"{rates!r} is not a list of rates in Hz such as 8000,16000") from None
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     with console.status("evaluating"):
-        report = evaluate_model(model, data, asked, split, label_column, say=console.print)
+        if stream:
+            report = evaluate_streams(
+                model, data, asked, split, noise or [], speech or [], label_column, say=console.print
+            )
+        else:
+            report = evaluate_model(model, data, asked, split, label_column, say=console.print)
     if as_json:
         typer.echo(json.dumps(report))
-        return
+    elif stream:
+        for rate, row in report["rates"].items():
+            show_stream(f"{model} at {rate} Hz", row)
+    else:
+        show_clips(model, report)
+
+
+def show_clips(model: str, report: dict[str, Any]) -> None:
+    """Print accuracy by rate."""
     table = Table(title=f"{model} on {report['n']} clips: accuracy in %")
     for column in ("rate", "accuracy", "95 % interval", "decimated", "resampled first"):
         table.add_column(column, justify="right")
@@ -51,4 +83,34 @@ def evaluate(
             plain,
             f"{row['resampled_first']:.2f}",
         )
+    Console().print(table)
+
+
+def show_stream(title: str, row: dict[str, Any]) -> None:
+    """Print the operating points, what each stream has to do with the first of them, and some of the curve."""
+    table = Table(title=title)
+    for column in ("", "threshold", "missed", "95 % interval", "false alarms", "hours", "an hour", "95 % interval"):
+        table.add_column(column, justify="left" if not column else "right")
+
+    def add(name: str, point: dict[str, Any], threshold: str) -> None:
+        missed = "" if not point["words"] else f"{point['miss_rate']:.1f} % of {point['words']}"
+        spans = [
+            "{:.1f} – {:.1f}".format(*point.get(f"{key}_ci95", ())) if f"{key}_ci95" in point else "" for key in KEYS
+        ]
+        hourly = f"{point['false_alarms_per_hour']:.1f}" if point["hours"] else ""
+        alarms = (str(point["false_alarms"]), f"{point['hours']:.2f}", hourly)
+        table.add_row(name, threshold, missed, spans[0], *alarms, spans[1])
+
+    names = {"stored": "as stored", "at": "at 0.5 an hour", "at_certain": "at 0.5, no speech"}
+    for key, name in names.items():
+        if row[key] is None:
+            table.add_row(name, "no threshold keeps to it")
+        else:
+            add(name, row[key], f"{row[key]['threshold']:g}")
+    table.add_section()
+    for name, point in row["stored"]["streams"].items():
+        add(f"as stored: {name}", point, "")
+    table.add_section()
+    for point in row["curve"][::CURVE_STEP]:
+        add("curve", point, f"{point['threshold']:g}")
     Console().print(table)
