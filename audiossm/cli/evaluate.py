@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +25,7 @@ def evaluate(
     stream: Annotated[bool, typer.Option("--stream", help="Misses against false alarms an hour instead.")] = False,
     noise: Annotated[
         list[Path] | None,
-        typer.Option(help="With --stream: folder of recordings without speech; may be given several times."),
+        typer.Option(help="With --stream: folder of recordings without any keyword; may be given several times."),
     ] = None,
     speech: Annotated[
         list[Path] | None,
@@ -87,30 +88,28 @@ def show_clips(model: str, report: dict[str, Any]) -> None:
 
 
 def show_stream(title: str, row: dict[str, Any]) -> None:
-    """Print the operating points, what each stream has to do with the first of them, and some of the curve."""
-    table = Table(title=title)
-    for column in ("", "threshold", "missed", "95 % interval", "false alarms", "hours", "an hour", "95 % interval"):
-        table.add_column(column, justify="left" if not column else "right")
+    """Print what the detector does as stored, at the operating points and along the curve."""
+    words = row["stored"]["words"]
+    table = Table(title=f"{title}: {words} words; 95 % intervals in brackets", box=box.SIMPLE)
+    for column in ("threshold", "missed, %", "false alarms", "an hour"):
+        table.add_column(column, justify="left" if column == "threshold" else "right", no_wrap=True)
 
-    def add(name: str, point: dict[str, Any], threshold: str) -> None:
-        missed = "" if not point["words"] else f"{point['miss_rate']:.1f} % of {point['words']}"
-        spans = [
-            "{:.1f} – {:.1f}".format(*point.get(f"{key}_ci95", ())) if f"{key}_ci95" in point else "" for key in KEYS
+    def add(name: str, point: dict[str, Any]) -> None:
+        cells = [
+            "{:.1f} ({:.1f}–{:.1f})".format(point[key], *point[f"{key}_ci95"]) if key in point else "" for key in KEYS
         ]
-        hourly = f"{point['false_alarms_per_hour']:.1f}" if point["hours"] else ""
-        alarms = (str(point["false_alarms"]), f"{point['hours']:.2f}", hourly)
-        table.add_row(name, threshold, missed, spans[0], *alarms, spans[1])
+        table.add_row(name, cells[0], f"{point['false_alarms']} in {point['hours']:.2f} h", cells[1])
 
-    names = {"stored": "as stored", "at": "at 0.5 an hour", "at_certain": "at 0.5, no speech"}
-    for key, name in names.items():
-        if row[key] is None:
-            table.add_row(name, "no threshold keeps to it")
-        else:
-            add(name, row[key], f"{row[key]['threshold']:g}")
-    table.add_section()
+    add(f"{row['stored']['threshold']:g}, as stored", row["stored"])
     for name, point in row["stored"]["streams"].items():
-        add(f"as stored: {name}", point, "")
+        add(f"  {name}", point)
+    table.add_section()
+    for key, name in {"at": "0.5 an hour", "at_certain": "0.5, no speech"}.items():
+        if row[key] is None:
+            table.add_row(f"none, {name}")
+        else:
+            add(f"{row[key]['threshold']:g}, {name}", row[key])
     table.add_section()
     for point in row["curve"][::CURVE_STEP]:
-        add("curve", point, f"{point['threshold']:g}")
+        add(f"{point['threshold']:g}", point)
     Console().print(table)

@@ -28,7 +28,8 @@ def mine(
 
     from audiossm.training.mine import mine
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("listening", total=None)
         found = mine(model, recordings, out, score, lambda seconds, of: bar.update(task, completed=seconds, total=of))
     labels = dict(found.labels.most_common())

@@ -14,7 +14,7 @@ def tune(
     model: Annotated[Path, typer.Argument(help="ONNX file to change.")],
     data: Annotated[Path, typer.Option(help="A folder per word, or manifest.csv.")],
     noise: Annotated[
-        list[Path] | None, typer.Option(help="Folder of recordings without speech; may be given several times.")
+        list[Path] | None, typer.Option(help="Folder of recordings without any keyword; may be given several times.")
     ] = None,
     speech: Annotated[
         list[Path] | None,

@@ -88,7 +88,8 @@ def make_streams(
     Args:
         data: a folder of clips, as for training. split: which of them; a folder without splits is used whole.
         rate: of the streams in Hz; the recordings are resampled.
-        noise: folders of recordings without speech; without any, the data's `_background_noise_`, else white noise.
+        noise: folders of recordings without any keyword, mostly noise; without any folder, the data's
+            `_background_noise_`, else white noise.
         speech: folders of recordings of other speech.
         seed: of the order, the pauses and the levels.
 
