@@ -188,7 +188,7 @@ def test_evaluate_stream(command, model):
         assert set(row["stored"]["streams"]) == {"words in noise", "noise"}
         assert row["at"]["misses"] == 0
         assert len(row["curve"]) == 92
-    assert "words in noise: " in err and "8 words heard at 44100 Hz" in err
+    assert "heard words in noise: " in err and "with 8 words at 44100 Hz" in err
 
 
 def test_evaluate_stream_counts_a_false_alarm(command, model):

@@ -90,7 +90,9 @@ def show_clips(model: str, report: dict[str, Any]) -> None:
 def show_stream(title: str, row: dict[str, Any]) -> None:
     """Print what the detector does as stored, at the operating points and along the curve."""
     words = row["stored"]["words"]
-    table = Table(title=f"{title}: {words} words; 95 % intervals in brackets", box=box.SIMPLE)
+    table = Table(
+        title=f"{title}: {words} words; 95 % intervals in brackets", box=box.SIMPLE, pad_edge=False, show_edge=False
+    )
     for column in ("threshold", "missed, %", "false alarms", "an hour"):
         table.add_column(column, justify="left" if column == "threshold" else "right", no_wrap=True)
 

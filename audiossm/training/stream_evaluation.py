@@ -155,28 +155,28 @@ def module_listener(model: KeywordModel, device: str | None = None) -> Listener:
 def hear(
     listener: Listener, labels: Sequence[str], streams: Sequence[Stream], say: Callable[[str], None]
 ) -> list[Heard]:
-    """Let a model hear each stream from its beginning to its end."""
+    """Let a model hear each stream from its beginning to its end; `say` gets a line for each."""
     heard = []
     for stream in streams:
         words: list[Word] = []
-        samples = 0
-
-        def pieces(stream: Stream = stream, words: list[Word] = words) -> Iterable[np.ndarray]:
-            nonlocal samples
-            for piece, said in stream.pieces():
-                words += said
-                samples += len(piece)
-                yield piece
-
-        posteriors = listener(pieces(), stream.rate)
+        lengths: list[int] = []
+        posteriors = listener(noted(stream, words, lengths), stream.rate)
         unknown = sorted({word.label for word in words} - set(labels))
         if unknown:
             raise ValueError(f"the data holds the words {', '.join(unknown)}, but the model knows {', '.join(labels)}")
-        frame = FrameClock(stream.rate).seconds(1)
-        heard.append(Heard(stream.name, stream.certain, posteriors, frame, words, samples / stream.rate))
-        said = f", {len(words)} words" if words else ""
-        say(f"{stream.name}: {samples / stream.rate / 60:.1f} min{said} heard at {stream.rate} Hz")
+        seconds, frame = sum(lengths) / stream.rate, FrameClock(stream.rate).seconds(1)
+        heard.append(Heard(stream.name, stream.certain, posteriors, frame, words, seconds))
+        what = f" with {len(words)} words" if words else ""
+        say(f"heard {stream.name}: {seconds / 60:.1f} min{what} at {stream.rate} Hz")
     return heard
+
+
+def noted(stream: Stream, words: list[Word], lengths: list[int]) -> Iterable[np.ndarray]:
+    """Yield a stream's audio, and note what words and how many samples the pieces held."""
+    for piece, said in stream.pieces():
+        words += said
+        lengths.append(len(piece))
+        yield piece
 
 
 def measure(heard: Sequence[Heard], labels: Sequence[str], settings: DetectorSettings) -> dict[str, Any]:
