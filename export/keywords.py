@@ -19,8 +19,6 @@ from audiossm.streaming.taps import FRAME_TICKS, FrameClock, rate_constants
 from audiossm.tasks import KeywordModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, write_beside
 
-DETECTOR = DetectorSettings(smoothing=0.25, threshold=0.6, refractory=0.6)
-
 
 @dataclass(frozen=True)
 class Exported:
@@ -37,7 +35,7 @@ def export_keywords(
     out: str | Path,
     rate: int | None = None,
     data_terms: str = "not stated",
-    detector: DetectorSettings = DETECTOR,
+    detector: DetectorSettings | None = None,
 ) -> Exported:
     """Write the model of a run folder as an ONNX file, once it is shown to equal the module.
 
@@ -46,7 +44,7 @@ def export_keywords(
         out: file to write; it appears only if the verification passes.
         rate: bake in another sampling rate in Hz, for engines that cannot feed `taps`; None keeps the native one.
         data_terms: what the licence of the training data permits, kept in the file.
-        detector: how probabilities become events.
+        detector: how probabilities become events; None takes the defaults, for `audiossm tune` to better.
 
     Raises:
         FileNotFoundError, ValueError: the run or the rate is not as it should be.
@@ -56,7 +54,7 @@ def export_keywords(
     if not out.parent.is_dir():
         raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
     model, training = load_model(run)
-    proto = build(model, training, rate, data_terms, detector)
+    proto = build(model, training, rate, data_terms, detector or DetectorSettings())
     error = verify(proto, model, model.config.rate if rate is None else rate)
     data = proto.SerializeToString()
     write_beside(out, data)

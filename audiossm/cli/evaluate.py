@@ -1,14 +1,18 @@
-"""`audiossm evaluate`: how well a model does, at any sampling rate."""
+"""`audiossm evaluate`: how well a model does, on clips or on long streams, at any sampling rate."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from audiossm.cli.app import app
+
+KEYS = ("miss_rate", "false_alarms_per_hour")
+CURVE_STEP = 10
 
 
 @app.command()
@@ -26,6 +30,15 @@ def evaluate(
     highband: Annotated[
         bool, typer.Option("--highband", help="At rates above the model's, also add sound that only they can hold.")
     ] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Misses against false alarms an hour instead.")] = False,
+    noise: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --stream: folder of recordings without any keyword; may be given several times."),
+    ] = None,
+    speech: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --stream: folder of other speech, best without the keywords; several times too."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure accuracy at each sampling rate, with a 95 % interval and beside resampling first.
@@ -33,22 +46,43 @@ def evaluate(
     "decimated" takes every k-th sample with no filter, the literature's test; "over native" is the difference to the
     model's own rate on the same clips, with its 95 % interval.
 
-    Example: audiossm evaluate runs/kw --data speech_commands/ --rates 8000,16000,44100
+    With --stream the clips are set into long streams of noise and other speech that the model hears without a break,
+    and words missed are counted against false alarms an hour.
+
+    Examples: audiossm evaluate runs/kw --data speech_commands/ --rates 8000,16000,44100;
+    audiossm evaluate kw.onnx --data speech_commands/ --stream --noise noise/ --speech talks/
     """
+    if (noise or speech) and not stream:
+        raise typer.BadParameter("--noise and --speech belong to --stream")
+    if stream and (len(models) > 1 or highband):
+        raise typer.BadParameter("--stream takes one model, and no --highband")
     from audiossm.training.evaluate import evaluate_model
+    from audiossm.training.stream_evaluation import evaluate_streams
 
     try:
         asked = [int(rate) for rate in rates.split(",")]
     except ValueError:
         raise typer.BadParameter(f"{rates!r} is not a list of rates in Hz such as 8000,16000") from None
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     with console.status("evaluating"):
-        report = evaluate_model(models, data, asked, split, label_column, highband, console.print)
+        if stream:
+            report = evaluate_streams(
+                models[0], data, asked, split, noise or [], speech or [], label_column, say=console.print
+            )
+        else:
+            report = evaluate_model(models, data, asked, split, label_column, highband, console.print)
     if as_json:
         typer.echo(json.dumps(report))
-        return
-    title = f"{', '.join(models)} on {report['n']} clips: accuracy in %"
-    table = Table(title=title)
+    elif stream:
+        for rate, row in report["rates"].items():
+            show_stream(f"{models[0]} at {rate} Hz", row)
+    else:
+        show_clips(", ".join(models), report)
+
+
+def show_clips(title: str, report: dict[str, Any]) -> None:
+    """Print accuracy by rate."""
+    table = Table(title=f"{title} on {report['n']} clips: accuracy in %")
     for column in ("rate", "accuracy", "95 % interval", "over native", "decimated", "resampled first", "highband"):
         table.add_column(column, justify="right")
     for rate, row in report["rates"].items():
@@ -61,4 +95,34 @@ def evaluate(
             f"{gain['points']:+.2f} ({gain['ci95'][0]:+.1f} – {gain['ci95'][1]:+.1f})",
             *("" if row[name] is None else f"{row[name]:.2f}" for name in ("decimated", "resampled_first", "highband")),
         )
+    Console().print(table)
+
+
+def show_stream(title: str, row: dict[str, Any]) -> None:
+    """Print what the detector does as stored, at the operating points and along the curve."""
+    words = row["stored"]["words"]
+    table = Table(
+        title=f"{title}: {words} words; 95 % intervals in brackets", box=box.SIMPLE, pad_edge=False, show_edge=False
+    )
+    for column in ("threshold", "missed, %", "false alarms", "an hour"):
+        table.add_column(column, justify="left" if column == "threshold" else "right", no_wrap=True)
+
+    def add(name: str, point: dict[str, Any]) -> None:
+        cells = [
+            "{:.1f} ({:.1f}–{:.1f})".format(point[key], *point[f"{key}_ci95"]) if key in point else "" for key in KEYS
+        ]
+        table.add_row(name, cells[0], f"{point['false_alarms']} in {point['hours']:.2f} h", cells[1])
+
+    add(f"{row['stored']['threshold']:g}, as stored", row["stored"])
+    for name, point in row["stored"]["streams"].items():
+        add(f"  {name}", point)
+    table.add_section()
+    for key, name in {"at": "0.5 an hour", "at_certain": "0.5, no speech"}.items():
+        if row[key] is None:
+            table.add_row(f"none, {name}")
+        else:
+            add(f"{row[key]['threshold']:g}, {name}", row[key])
+    table.add_section()
+    for point in row["curve"][::CURVE_STEP]:
+        add(f"{point['threshold']:g}", point)
     Console().print(table)

@@ -4,17 +4,22 @@ from audiossm.data.audio import ClipArray, LoadReport, load_clips, load_recordin
 from audiossm.data.download import download_speech_commands
 from audiossm.data.folder import Clip, find_clips, which_split
 from audiossm.data.highband import add_highband
+from audiossm.data.streams import Stream, StreamOptions, Word, make_streams
 from audiossm.data.synth import synthesise
 
 __all__ = [
     "Clip",
     "ClipArray",
     "LoadReport",
+    "Stream",
+    "StreamOptions",
+    "Word",
     "add_highband",
     "download_speech_commands",
     "find_clips",
     "load_clips",
     "load_recordings",
+    "make_streams",
     "read_audio",
     "resample",
     "synthesise",

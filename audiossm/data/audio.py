@@ -1,7 +1,8 @@
 """Audio files -> NumPy arrays: one file, or all clips of a data set at one rate and length in one array."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,15 +87,42 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     return soxr.resample(samples, rate, new_rate)
 
 
+def read_blocks(path: str | os.PathLike, rate: int, seconds: float = 10.0) -> Iterator[np.ndarray]:
+    """Read a file of any length at `rate` Hz as `read_audio` does, in blocks of about `seconds`: float32 (n,)."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no audio file at {path}")
+    with opened(path) as file:
+        if not file.frames:
+            raise ValueError(f"{path} is empty: it holds no samples")
+        resampler = None
+        if file.samplerate != rate:
+            import soxr
+
+            resampler = soxr.ResampleStream(file.samplerate, rate, 1)
+        for channels in file.blocks(round(seconds * file.samplerate), dtype="float32", always_2d=True):
+            block = channels.mean(axis=1)
+            if not np.isfinite(block).all():
+                raise ValueError(f"{path} holds NaN or infinite samples")
+            yield resampler.resample_chunk(block) if resampler else block
+        if resampler:
+            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def sound_files(folder: str | os.PathLike) -> list[Path]:
+    """List every sound file in or under a folder, sorted; FileNotFoundError where there is none."""
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    if not paths:
+        problem = "no sound files in" if Path(folder).is_dir() else "there is no folder"
+        raise FileNotFoundError(f"{problem} {folder}")
+    return paths
+
+
 def load_recordings(folder: str | os.PathLike, rate: int, seconds: float) -> np.ndarray:
     """Read every sound file in or under a folder at `rate` Hz, one after another: int16 (n,).
 
     Raises FileNotFoundError where there is none, ValueError where they are no longer than `seconds` together.
     """
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
-    if not paths:
-        problem = "no sound files in" if Path(folder).is_dir() else "there is no folder"
-        raise FileNotFoundError(f"{problem} {folder}")
+    paths = sound_files(folder)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         pieces = list(pool.map(lambda path: read_audio(path, rate)[0], paths))
     samples = to_int16(np.concatenate(pieces))
@@ -161,15 +189,23 @@ def _read_channels(path: str | os.PathLike) -> tuple[np.ndarray, int]:
     """Read float32 (n, channels) and the rate, or say in one line why not."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no audio file at {path}")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} cannot be read as audio: {error.error_string}") from None
+    with opened(path) as file:
+        samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     if not len(samples):
         raise ValueError(f"{path} is empty: it holds no samples")
     if not np.isfinite(samples).all():
         raise ValueError(f"{path} holds NaN or infinite samples")
     return samples, rate
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
+    """Open a sound file; what libsndfile cannot read becomes a ValueError."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} cannot be read as audio: {error.error_string}") from None
 
 
 def _load_into(row: np.ndarray, path: Path, rate: int) -> tuple[bool, ...]:

@@ -1,8 +1,9 @@
-"""Exchange constants inside an ONNX file's bytes, with no ONNX library at hand.
+"""Exchange constants or a metadata text inside an ONNX file's bytes, with no ONNX library at hand.
 
-An ONNX file is a protobuf message: ModelProto.graph is field 7, GraphProto.initializer field 5, and of a TensorProto
-dims is 1, data_type 2, name 8 and raw_data 9. A field is a tag (number << 3 | kind), then a varint (kind 0), 8 bytes
-(1), a length and as many bytes (2), or 4 bytes (5).
+An ONNX file is a protobuf message: ModelProto.graph is field 7 and its metadata_props 14, each an entry of key (1) and
+value (2); GraphProto.initializer is field 5, and of a TensorProto dims is 1, data_type 2, name 8 and raw_data 9.
+A field is a tag (number << 3 | kind), then a varint (kind 0), 8 bytes (1), a length and as many bytes (2), or 4
+bytes (5).
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 GRAPH, INITIALIZER, NAME = 7, 5, 8
+METADATA, ENTRY_KEY, ENTRY_VALUE = 14, 1, 2
 BYTES = 2  # the kind of a field that has a length
 TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}
 
@@ -22,7 +24,7 @@ def with_constants(model: bytes, constants: Mapping[str, np.ndarray]) -> bytes:
     found = set()
 
     def initializer(whole: memoryview, tensor: memoryview) -> memoryview | bytes:
-        name = name_of(tensor)
+        name = text_of(tensor, NAME)
         if name not in constants:
             return whole
         found.add(name)
@@ -37,6 +39,21 @@ def with_constants(model: bytes, constants: Mapping[str, np.ndarray]) -> bytes:
     if missing:
         raise ValueError(f"its graph lacks the constant {', '.join(missing)}; export the model again")
     return result
+
+
+def metadata_text(model: bytes, key: str) -> str | None:
+    """Return the metadata text under a key, None where there is none."""
+    for field, _, entry in fields(model):
+        if field == METADATA and text_of(entry, ENTRY_KEY) == key:
+            return text_of(entry, ENTRY_VALUE)
+    return None
+
+
+def with_metadata(model: bytes, key: str, text: str) -> bytes:
+    """Return the model with the metadata text under a key replaced, or added; all else keeps its bytes."""
+    kept = (whole for field, whole, entry in fields(model) if field != METADATA or text_of(entry, ENTRY_KEY) != key)
+    entry = message(ENTRY_KEY, key.encode()) + message(ENTRY_VALUE, text.encode())
+    return b"".join(kept) + message(METADATA, entry)
 
 
 def fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview, memoryview]]:
@@ -81,9 +98,9 @@ def message(field: int, payload: bytes) -> bytes:
     return number(field << 3 | BYTES) + number(len(payload)) + payload
 
 
-def name_of(tensor: memoryview) -> str:
-    """Return a TensorProto's name."""
-    return next((bytes(payload).decode() for field, _, payload in fields(tensor) if field == NAME), "")
+def text_of(part: memoryview, field: int) -> str:
+    """Return the text in a field of a message, '' where it is missing."""
+    return next((bytes(payload).decode() for number, _, payload in fields(part) if number == field), "")
 
 
 def tensor_proto(name: str, array: np.ndarray) -> bytes:

@@ -31,11 +31,14 @@ class StatePart:
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """How probabilities become events: `smoothing` and `refractory` in seconds, `threshold` a probability."""
+    """How probabilities become events: `smoothing` and `refractory` in seconds, `threshold` a probability.
 
-    smoothing: float
-    threshold: float
-    refractory: float
+    The defaults are those of a file that `audiossm tune` has not seen yet.
+    """
+
+    smoothing: float = 0.25
+    threshold: float = 0.6
+    refractory: float = 0.6
 
 
 @dataclass(frozen=True, eq=False)
