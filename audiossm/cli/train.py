@@ -13,11 +13,17 @@ app.add_typer(train, name="train")
 
 @train.command()
 def keywords(
+    context: typer.Context,
     data: Annotated[Path, typer.Option(help="A folder per word (Speech Commands' layout), or manifest.csv.")],
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 120,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training clips: 120, or 10 with --extend.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Clips a step, over all devices together.")] = 64,
-    lr: Annotated[float, typer.Option(help="Learning rate; SSM parameters have their own, 0.001.")] = 0.004,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate: 0.004, or 0.001 with --extend; SSM parameters have their own, 0.001."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     width: Annotated[int, typer.Option(min=1, help="Channels of the S4D stack (d_model).")] = 120,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the stack.")] = 6,
@@ -31,6 +37,13 @@ def keywords(
     speech: Annotated[
         Path | None, typer.Option(help="Folder of recordings of other speech, to learn as the class `_other_`.")
     ] = None,
+    extend: Annotated[
+        Path | None,
+        typer.Option(help="Run folder whose model to begin with: --data then holds a few new recordings of its words."),
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="With --extend: the data that run was trained on, so that nothing is forgotten.")
+    ] = None,
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
     devices: Annotated[str, typer.Option(help="'auto' (every GPU, else one CPU process) or a number.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from where the run in --out stopped.")] = False,
@@ -39,11 +52,24 @@ def keywords(
     """Train a keyword model. It will hear any sampling rate, whatever the clips were recorded at.
 
     Example: audiossm train keywords --data speech_commands/ --out runs/kw
+
+    With ten recordings of one's own of each word:
+    audiossm train keywords --data mine/ --out runs/mine --extend runs/kw --base speech_commands/
     """
     from audiossm.tasks import KeywordConfig
     from audiossm.training import TrainOptions, train_keywords
 
+    if (extend is None) != (base is None):
+        raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
+    size = ("width", "layers", "d_state", "channels", "modes", "rate")
+    given = [name for name in size if context.get_parameter_source(name).name == "COMMANDLINE"]
+    if extend is not None and given:
+        raise typer.BadParameter(f"--{given[0].replace('_', '-')} is that of the model in {extend}: leave it out")
     config = KeywordConfig((), rate=rate, channels=channels, modes=modes, d_model=width, layers=layers, d_state=d_state)
-    options = TrainOptions(epochs=epochs, batch=batch, lr=lr, seed=seed)
-    train_keywords(data, out, config, options, resume, devices, label_column, noise, speech, progress, say=typer.echo)
+    usual_epochs, usual_lr = (120, 0.004) if extend is None else (10, 0.001)
+    options = TrainOptions(epochs=epochs or usual_epochs, batch=batch, lr=usual_lr if lr is None else lr, seed=seed)
+    known = None if extend is None or base is None else (extend, base)
+    train_keywords(
+        data, out, config, options, resume, devices, label_column, noise, speech, progress, typer.echo, known
+    )
     typer.echo(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")

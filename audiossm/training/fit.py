@@ -20,6 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from audiossm.data import ClipArray, find_clips, load_clips, load_recordings
 from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, save_model, write_beside
+from audiossm.training.extend import extended, load_extension
 from audiossm.training.loader import ClipBatches
 from audiossm.training.module import KeywordTraining
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
@@ -37,6 +38,7 @@ def train_keywords(
     speech: str | Path | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
+    extend: tuple[str | Path, str | Path] | None = None,
 ) -> KeywordModel:
     """Train on the split "train" of a data folder, watching "val" where there is one.
 
@@ -52,6 +54,8 @@ def train_keywords(
         speech: folder of recordings of other speech, to learn as `_other_`.
         progress: show a bar.
         say: gets one line for each thing worth telling.
+        extend: a run folder whose model to begin with, and the data folder that it was trained on, which is mixed in so
+            that nothing is forgotten. Size and rate are then that model's, not config's, and new labels come last.
 
     Raises:
         FileNotFoundError, ValueError: the data or the run folder is not as it should be, in one line.
@@ -62,7 +66,12 @@ def train_keywords(
     say = say if first else silent
     if first:
         check_run_folder(out, resume)
-    train, val = load_splits(Path(data), config.rate, label_column, say)
+    known = None if extend is None else load_model(extend[0])[0]
+    if known is None or extend is None:
+        train, val = load_splits(Path(data), config.rate, label_column, say)
+    else:
+        config = known.config
+        train, val = load_extension(Path(data), Path(extend[1]), known, label_column, say)
     recordings = {
         name: load_recordings(folder, config.rate, CLIP_SECONDS)
         for name, folder in {"noise": noise, "speech": speech}.items()
@@ -70,9 +79,12 @@ def train_keywords(
     }
     config = replace(config, labels=tuple(train.labels))
     torch.manual_seed(options.seed)
-    model = KeywordModel(config)
+    model = KeywordModel(config) if known is None else extended(known, train.labels)
+    begun_as = {"config": asdict(config), "options": asdict(options)}
+    if extend is not None:
+        begun_as["extends"], begun_as["base"] = map(str, extend)
     if first:
-        begin_run(out, {"config": asdict(config), "options": asdict(options)}, resume)
+        begin_run(out, begun_as, resume)
     if resume and (out / "model.json").is_file():
         say(f"the training in {out} has finished already")
         return load_model(out)[0]
