@@ -20,7 +20,7 @@ def load_extension(
 
     The labels are the model's, then the new ones. The new recordings are repeated to OWN_SHARE of the training clips.
 
-    Raises FileNotFoundError or ValueError where a folder is not as it should be, or is not what the model was trained on.
+    Raises FileNotFoundError or ValueError where a folder is not as it should be, or holds what the model never learnt.
     """
     config, found = known.config, {folder: find_clips(folder, label_column=label_column) for folder in (base, own)}
     train = {folder: [clip for clip in clips if clip.split in ("train", "")] for folder, clips in found.items()}

@@ -94,7 +94,8 @@ def train_keywords(
     training = KeywordTraining(model, options, **recordings)
     fit(trainer, training, ClipBatches(train, val, options.batch, options.seed), out, resume, say)
     if trainer.is_global_zero:
-        save_model(out, model.cpu().eval(), summary(trainer, train, options, time.monotonic() - begun))
+        about = summary(trainer, train, options, time.monotonic() - begun)
+        save_model(out, model.cpu().eval(), about | ({} if extend is None else {"extends": str(extend[0])}))
     return model
 
 
