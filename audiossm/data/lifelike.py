@@ -58,7 +58,7 @@ def room(clip: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def noise(samples: int, rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Give noise of RMS 1, (samples,): power 1 to 1 / f^2 through a random filter, perhaps swelling, with hum or knocks."""
+    """Give noise of RMS 1, (samples,): power 1 to 1 / f^2 randomly filtered, perhaps swelling, with hum or knocks."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     k = np.maximum(np.arange(len(spectrum)), 20)  # flat below the 20th bin: no drift that eats up the level
     heard = tone(np.fft.irfft(spectrum * k ** (-rng.uniform(0, 2) / 2), samples), rate, rng)
