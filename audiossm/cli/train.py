@@ -62,7 +62,7 @@ def keywords(
     if (extend is None) != (base is None):
         raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
     size = ("width", "layers", "d_state", "channels", "modes", "rate")
-    given = [name for name in size if context.get_parameter_source(name).name == "COMMANDLINE"]
+    given = [name for name in size if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
     if extend is not None and given:
         raise typer.BadParameter(f"--{given[0].replace('_', '-')} is that of the model in {extend}: leave it out")
     config = KeywordConfig((), rate=rate, channels=channels, modes=modes, d_model=width, layers=layers, d_state=d_state)

@@ -31,12 +31,12 @@ def load_extension(
     if strange:
         raise ValueError(f"{base} is not what the model was trained on: it does not know {', '.join(sorted(strange))}")
     labels = [*config.labels, *sorted({clip.label for clip in train[own]} - set(config.labels))]
-    clips = load_clips(train[base] + train[own], config.rate, CLIP_SECONDS, labels)
-    for line in clips.report.lines():
+    both = load_clips(train[base] + train[own], config.rate, CLIP_SECONDS, labels)
+    for line in both.report.lines():
         say(line)
     held_out = [clip for clip in (*found[base], *found[own]) if clip.split == "val" and clip.label in labels]
     val = load_clips(held_out, config.rate, CLIP_SECONDS, labels) if held_out else None
-    return repeat_last(clips, len(train[own])), val
+    return repeat_last(both, len(train[own])), val
 
 
 def splits(clips: list[Clip]) -> list[str]:

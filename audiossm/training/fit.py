@@ -80,7 +80,7 @@ def train_keywords(
     config = replace(config, labels=tuple(train.labels))
     torch.manual_seed(options.seed)
     model = KeywordModel(config) if known is None else extended(known, train.labels)
-    begun_as = {"config": asdict(config), "options": asdict(options)}
+    begun_as: dict[str, Any] = {"config": asdict(config), "options": asdict(options)}
     if extend is not None:
         begun_as["extends"], begun_as["base"] = map(str, extend)
     if first:
