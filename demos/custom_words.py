@@ -22,6 +22,8 @@ from audiossm.training import TrainOptions, load_model, train_keywords
 from audiossm.training.evaluate import interval, module_predictor, percent
 
 HERE = Path(".audiossm-custom")
+# For a small model that sees few steps: the defaults' augmentation is for long training.
+GENTLE = {"lr": 0.01, "mixup": 0.0, "time_mask": 12, "channel_mask": 5, "label_smoothing": 0.05, "noise_share": 0.4}
 
 
 def main(
@@ -39,8 +41,11 @@ def main(
     seed: int = 0,
 ) -> None:
     """Run both parts and print the two results."""
-    shutil.rmtree(HERE, ignore_errors=True)
     spoken, mine, asked = HERE / "spoken", HERE / "mine", words.split(",")
+    lacking = set(asked) - {clip.label for clip in find_clips(real, split="test")}
+    if lacking:
+        raise SystemExit(f"custom_words: {real} has no test recordings of {', '.join(sorted(lacking))}")
+    shutil.rmtree(HERE, ignore_errors=True)
     made = synthesise(asked, spoken, clips, seed)
     print(f"{len(made)} clips of {', '.join(asked)}, near misses, other words and silence by espeak-ng")
     size = KeywordConfig((), channels=channels, modes=modes, d_model=width, layers=layers, d_state=d_state)
@@ -53,10 +58,6 @@ def main(
     options = TrainOptions(epochs=max(1, epochs // 2), batch=batch, seed=seed, **GENTLE | {"lr": 0.001})
     train_keywords(mine, HERE / "more", size, options, extend=(HERE / "run", spoken))
     report(f"with {own} real recordings of each word", HERE / "more", real, asked)
-
-
-# For a small model that sees few steps: the defaults' augmentation is for long training.
-GENTLE = {"lr": 0.01, "mixup": 0.0, "time_mask": 12, "channel_mask": 5}
 
 
 def record(real: Path, out: Path, words: list[str], count: int, seed: int) -> int:

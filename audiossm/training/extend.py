@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from audiossm.data import Clip, ClipArray, find_clips, load_clips
+from audiossm.data import ClipArray, find_clips, load_clips
 from audiossm.tasks import KeywordModel
 from audiossm.training.options import CLIP_SECONDS
 
@@ -26,7 +26,8 @@ def load_extension(
     train = {folder: [clip for clip in clips if clip.split in ("train", "")] for folder, clips in found.items()}
     for folder, clips in train.items():
         if not clips:
-            raise ValueError(f"no training clips in {folder}: its splits are {', '.join(splits(found[folder]))}")
+            there = sorted({clip.split for clip in found[folder]})
+            raise ValueError(f"no training clips in {folder}: its splits are {', '.join(there)}")
     strange = {clip.label for clip in train[base]} - set(config.labels)
     if strange:
         raise ValueError(f"{base} is not what the model was trained on: it does not know {', '.join(sorted(strange))}")
@@ -37,11 +38,6 @@ def load_extension(
     held_out = [clip for clip in (*found[base], *found[own]) if clip.split == "val" and clip.label in labels]
     val = load_clips(held_out, config.rate, CLIP_SECONDS, labels) if held_out else None
     return repeat_last(both, len(train[own])), val
-
-
-def splits(clips: list[Clip]) -> list[str]:
-    """List the names of the splits."""
-    return sorted({clip.split for clip in clips})
 
 
 def repeat_last(clips: ClipArray, count: int) -> ClipArray:
