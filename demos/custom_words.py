@@ -2,10 +2,10 @@
 
     python demos/custom_words.py REAL [--words yes,no,stop,go,left,right] [--clips 600] [--epochs 8]
 
-REAL is a data folder with real recordings of the words, split by speaker (Speech Commands, say). The model never hears
-it in the first part; in the second it hears ten clips of each word from the split "train". Prints the accuracy on the
-words of the split "test", where every answer is open (also `_other_` and `_silence_`), and how many of the clips of
-everything else are taken for one of the words. What it makes is in .audiossm-custom/.
+REAL is a data folder with real recordings of the words and of others, split by speaker (Speech Commands, say). The model
+never hears it in the first part; in the second it hears ten clips of each word, and ten of `_other_`, from the split
+"train". Prints the accuracy on the words of the split "test", where `_other_` and `_silence_` are answers too, and how
+many of the clips of everything else are taken for one of the words. What it makes is in .audiossm-custom/.
 """
 
 import csv
@@ -53,8 +53,9 @@ def main(
     train_keywords(spoken, HERE / "run", size, options)
     report("from spelling alone", HERE / "run", real, asked)
 
-    few = record(real, mine, asked, own, seed)
-    print(f"{few} recordings of {len(asked)} words by real people")
+    # Other words too: else the model learns that whoever is no synthetic voice says one of the words.
+    few = record(real, mine, [*asked, "_other_"], own, seed)
+    print(f"{few} recordings of these and of other words by real people")
     options = TrainOptions(epochs=max(1, epochs // 2), batch=batch, seed=seed, **GENTLE | {"lr": 0.001})
     train_keywords(mine, HERE / "more", size, options, extend=(HERE / "run", spoken))
     report(f"with {own} real recordings of each word", HERE / "more", real, asked)
@@ -70,8 +71,8 @@ def record(real: Path, out: Path, words: list[str], count: int, seed: int) -> in
         rows.writerow(["path", "label", "speaker", "split"])
         total = 0
         for word in words:
-            by_speaker = {clip.speaker: clip for clip in clips if clip.label == word}
-            for speaker in rng.choice(sorted(by_speaker), min(count, len(by_speaker)), replace=False):
+            by_speaker = {clip.speaker: clip for clip in clips if clip.label == word}  # none if REAL has no `_other_`
+            for speaker in rng.permutation(sorted(by_speaker))[:count]:
                 rows.writerow([by_speaker[speaker].path.resolve(), word, speaker, "train"])
                 total += 1
     return total
