@@ -4,8 +4,8 @@
 
 REAL is a data folder with real recordings of the words and of others, split by speaker (Speech Commands, say). The
 model never hears it in the first part; in the second it hears ten clips of each word, and ten of `_other_`, from the
-split "train". Prints the accuracy on the words of the split "test", where `_other_` and `_silence_` are answers too, and
-how many of the clips of everything else are taken for one of the words. What it makes is in .audiossm-custom/.
+split "train". Prints the accuracy on the words of the split "test", where `_other_` and `_silence_` are answers too,
+and how many of the clips of everything else are taken for one of the words. What it makes is in .audiossm-custom/.
 """
 
 import csv
