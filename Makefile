@@ -49,5 +49,5 @@ demo: $(STAMP)
 
 clean:
 	@echo "Removing caches and the demo's folder (to remove the installation too: rm -r $(VENV))"
-	@rm -rf build dist audiossm.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .audiossm-demo
+	@rm -rf build dist audiossm.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .audiossm-demo .audiossm-custom
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -41,7 +41,7 @@ def test_layout_and_manifest(made):
         "yes",
     ]
     assert sorted(clips, key=lambda clip: clip.path) == find_clips(out)
-    assert len(clips) == 4 * 30
+    assert len(clips) == 5 * 30  # `_other_` has other words and near misses
     for clip in clips:
         assert clip.path.parent.name == clip.label
         assert clip.path.name.startswith(f"{clip.speaker}_nohash_")
@@ -71,7 +71,7 @@ def test_every_label_is_in_every_split(made):
     _, clips = made
     for label in ("yes", "no", "_silence_", "_other_"):
         counts = [sum(clip.label == label and clip.split == s for clip in clips) for s in ("train", "val", "test")]
-        assert counts == [24, 3, 3]
+        assert counts == ([48, 6, 6] if label == "_other_" else [24, 3, 3])
 
 
 def test_length_rate_and_level(made):
@@ -86,7 +86,7 @@ def test_length_rate_and_level(made):
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        make(tmp_path / name, ["yes"], clips=60, seed=seed)
+        make(tmp_path / name, ["yes"], clips=25, seed=seed)
     a, b, c = (content(tmp_path / name) for name in "abc")
     assert a == b
     assert a != c
@@ -188,7 +188,7 @@ def test_words_are_added(tmp_path):
     make(out, ["turn on", "it's"], clips=3, background=False)
     assert {clip.label for clip in find_clips(out)} == {"yes", "turn on", "it's", "_silence_", "_other_"}
     with open(out / "manifest.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 15
+        assert len(list(csv.DictReader(file))) == 18
 
 
 def test_recordings_without_a_manifest_are_not_hidden_by_one(tmp_path):
@@ -214,13 +214,24 @@ def test_a_failure_on_the_way_leaves_the_folder_as_it_was(tmp_path, monkeypatch)
     assert content(out) == before and sorted(p.name for p in out.iterdir()) == ["manifest.csv", "yes"]
 
 
-def test_other_words_are_not_the_asked_ones(tmp_path, monkeypatch):
-    said = []
-    spoken = module._spoken
-    monkeypatch.setattr(module, "_spoken", lambda espeak, word, *rest: said.append(word) or spoken(espeak, word, *rest))
-    make(tmp_path / "d", ["Dog"], clips=80)
+@pytest.fixture
+def said(monkeypatch):
+    """The texts that synthesise asks to be spoken, in order."""
+    said, spoken = [], module._spoken
+    monkeypatch.setattr(module, "_spoken", lambda espeak, text, *rest: said.append(text) or spoken(espeak, text, *rest))
+    return said
+
+
+def test_other_words_are_not_the_asked_ones(tmp_path, said):
+    make(tmp_path / "d", ["Dog"], clips=80, confusable=False)
     assert said[:80] == ["Dog"] * 80
     assert len(said) == 160 and "dog" not in said[80:] and len(set(said[80:])) > 30
+
+
+def test_near_misses_are_spoken_too(tmp_path, said):
+    make(tmp_path / "d", ["left", "go"], clips=20)
+    assert len(said) == 80 and all(text.startswith("[[") == (i >= 60) for i, text in enumerate(said))
+    assert len(set(said[60:])) > 15
 
 
 def test_command(tmp_path, capsys):
@@ -229,12 +240,17 @@ def test_command(tmp_path, capsys):
         main(arguments)
     assert left.value.code == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["clips"] == 12 and report["labels"]["yes"] == 3
+    assert report["clips"] == 15 and report["labels"] == {"yes": 3, "no": 3, "_silence_": 3, "_other_": 6}
     with pytest.raises(SystemExit) as left:
         main(arguments)
     out, error = capsys.readouterr()
     assert (left.value.code, out, error.count("\n")) == (1, "", 1)
     assert "exists already" in error
+
+
+def test_command_without_near_misses(tmp_path, run):
+    code, out, _ = run("synth", "yes", "--out", tmp_path / "d", "--clips", 3, "--no-confusable", "--json")
+    assert code == 0 and json.loads(out)["labels"] == {"yes": 3, "_silence_": 3, "_other_": 3}
 
 
 def test_command_without_espeak(tmp_path, capsys, monkeypatch):

@@ -23,7 +23,15 @@ def synth(
         bool,
         typer.Option(
             " /--no-background",
-            help="Leave out `_silence_` and `_other_` (other words).",
+            help="Leave out `_silence_` and `_other_` (other words and near misses).",
+            show_default=False,
+        ),
+    ] = True,
+    confusable: Annotated[
+        bool,
+        typer.Option(
+            " /--no-confusable",
+            help="Leave out of `_other_` what sounds nearly like the words.",
             show_default=False,
         ),
     ] = True,
@@ -31,7 +39,8 @@ def synth(
 ) -> None:
     """Speak words in many synthetic voices, as a data folder to train on.
 
-    Writes a folder per word in the layout of Speech Commands and a manifest.csv.
+    Writes a folder per word in the layout of Speech Commands and a manifest.csv. `_other_` holds as many clips of
+    common words, and again as many of near misses, made from the phonemes of the words: *lef*, *steft*, *wight*.
     Needs espeak-ng: `pip install 'audiossm[synth]'`.
 
     Example: `audiossm synth yes no stop --out data/`
@@ -39,7 +48,7 @@ def synth(
     from audiossm.data import synthesise
 
     start = time.perf_counter()
-    made = synthesise(words, out, clips, seed, rate, seconds, background)
+    made = synthesise(words, out, clips, seed, rate, seconds, background, confusable=confusable)
     took = time.perf_counter() - start
     labels, splits = Counter(clip.label for clip in made), Counter(clip.split for clip in made)
     speakers = len({clip.speaker for clip in made if clip.label != "_silence_"})

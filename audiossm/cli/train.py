@@ -16,7 +16,7 @@ def keywords(
     data: Annotated[Path, typer.Option(help="A folder per word (Speech Commands' layout), or manifest.csv.")],
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
     recipe: Annotated[str, typer.Option(help="Sizes and settings that go together: base or small.")] = "base",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips; 10 with --extend.")] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Clips a step, over all devices together; a multiple of their number.")
     ] = None,
@@ -45,6 +45,13 @@ def keywords(
     speech: Annotated[
         Path | None, typer.Option(help="Folder of recordings of other speech, to learn as the class `_other_`.")
     ] = None,
+    extend: Annotated[
+        Path | None,
+        typer.Option(help="Run folder whose model to begin with: --data then holds a few new recordings of its words."),
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="With --extend: the data that run was trained on, so that nothing is forgotten.")
+    ] = None,
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
     download: Annotated[
         bool, typer.Option("--download", help="First fetch Speech Commands (2.3 GB) into --data, unless it is there.")
@@ -64,16 +71,35 @@ def keywords(
     Example: audiossm train keywords --data speech_commands/ --out runs/kw
 
     Several processes: torchrun --nproc-per-node 2 -m audiossm train keywords --data speech_commands/ --out runs/kw
+
+    With ten recordings of one's own of each word:
+    audiossm train keywords --data mine/ --out runs/mine --extend runs/kw --base speech_commands/
     """
     from audiossm.data import download_speech_commands
     from audiossm.training import train_keywords
+    from audiossm.training.extend import SHORT
     from audiossm.training.recipes import load_recipe
 
     sizes = {"rate": rate, "channels": channels, "modes": modes, "d_model": width, "layers": layers, "d_state": d_state}
     settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "seed": seed}
-    chosen = load_recipe(recipe).changed(sizes, settings)
+    if (extend is None) != (base is None):
+        raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
+    if extend is not None and any(value is not None for value in sizes.values()):
+        raise typer.BadParameter(f"the sizes and the rate are those of the model in {extend}: leave them out")
+    chosen = load_recipe(recipe).changed({}, {} if extend is None else SHORT).changed(sizes, settings)
     if download:
         data = download_speech_commands(data)
     train_keywords(
-        data, out, chosen.config, chosen.options, resume, devices, label_column, noise, speech, progress, say=typer.echo
+        data,
+        out,
+        chosen.config,
+        chosen.options,
+        resume,
+        devices,
+        label_column,
+        noise,
+        speech,
+        progress,
+        say=typer.echo,
+        extend=None if extend is None or base is None else (extend, base),
     )

@@ -1,4 +1,4 @@
-"""espeak-ng in a process of its own: text in, samples out.
+"""espeak-ng in a process of its own: text in, samples or phonemes out.
 
 espeak-ng keeps state between words that cannot be reset (the phase of the voice, its random numbers), and it
 is not thread safe. A fresh process a run makes the sound a function of the requests alone. This file is both
@@ -16,7 +16,9 @@ import sys
 SPEED, VOLUME, PITCH, PITCH_RANGE = 1, 2, 3, 4
 # espeak_Initialize: call back before espeak_Synth returns; report an error where it would end the process.
 SYNCHRONOUS, DO_NOT_EXIT = 2, 0x8000
-UTF8 = 1
+UTF8 = 1  # the text's encoding
+PHONEMES = 0x100  # espeak_Synth: what stands in [[ ]] is phonemes
+SEPARATED = ord("_") << 8  # espeak_TextToPhonemes: this sign between phonemes
 
 
 class Espeak:
@@ -54,21 +56,16 @@ class Espeak:
     ) -> bytes:
         """Speak `text`; give int16 samples, native byte order, with silence around them.
 
+        text: words, or phonemes by espeak-ng's mnemonics in double brackets, such as "[[st'0p]]".
         voice: a language and a variant, such as 'en-us+f3'.
         speed: words a minute, 80 to 450. pitch, pitch_range: 0 to 99.
         volume: 0 to 100, where loud variants clip.
         """
-        request = {"text": text, "voice": voice, "parameters": [speed, volume, pitch, pitch_range]}
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError:
-            raise RuntimeError(f"espeak-ng stopped before speaking {text!r}") from None
-        size = struct.unpack("<i", self._read(4, f"speaking {text!r}"))[0]
-        if size < 0:
-            raise RuntimeError(f"espeak-ng cannot speak {text!r} with the voice {voice!r}")
-        return self._read(size, f"speaking {text!r}")
+        return self._ask(text, voice, [speed, volume, pitch, pitch_range])
+
+    def phonemes(self, text: str, voice: str) -> list[str]:
+        """Give the phonemes of `text` as a voice says it: espeak-ng's mnemonics, with marks of stress before vowels."""
+        return self._ask(text, voice, None).decode().replace(" ", "_").strip("_").split("_")
 
     def close(self) -> None:
         """End the process: it stops where its input does."""
@@ -83,6 +80,20 @@ class Espeak:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _ask(self, text: str, voice: str, parameters: list[int] | None) -> bytes:
+        """Send a request and return its answer: the sound, or without parameters the phonemes."""
+        request = {"text": text, "voice": voice, "parameters": parameters}
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise RuntimeError(f"espeak-ng stopped before speaking {text!r}") from None
+        size = struct.unpack("<i", self._read(4, f"speaking {text!r}"))[0]
+        if size < 0:
+            raise RuntimeError(f"espeak-ng cannot speak {text!r} with the voice {voice!r}")
+        return self._read(size, f"speaking {text!r}")
+
     def _read(self, size: int, doing: str) -> bytes:
         assert self._process.stdout is not None
         read = self._process.stdout.read(size)
@@ -92,7 +103,7 @@ class Espeak:
 
 
 def _serve(library: str) -> None:
-    """Answer requests, a JSON line each, with a byte count and int16 samples; -1 where espeak refuses."""
+    """Answer requests, a JSON line each, with a byte count and int16 samples or text; -1 where espeak refuses."""
     espeak = ctypes.CDLL(library)
     espeak.espeak_Initialize.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int]
     espeak.espeak_Synth.argtypes = [
@@ -105,6 +116,8 @@ def _serve(library: str) -> None:
         ctypes.c_void_p,
         ctypes.c_void_p,
     ]
+    espeak.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
+    espeak.espeak_TextToPhonemes.restype = ctypes.c_char_p
     answers = sys.stdout.buffer
     spoken = bytearray()
 
@@ -114,6 +127,19 @@ def _serve(library: str) -> None:
             spoken.extend(ctypes.string_at(samples, 2 * count))
         return 0
 
+    def speak(text: bytes, parameters: list[int]) -> int:
+        for parameter, value in zip(
+            (SPEED, VOLUME, PITCH, PITCH_RANGE), parameters, strict=True
+        ):  # after the voice, which sets its own
+            espeak.espeak_SetParameter(parameter, value, 0)
+        return espeak.espeak_Synth(text, len(text) + 1, 0, 1, 0, UTF8 | PHONEMES, None, None)
+
+    def spell(text: bytes) -> int:
+        rest = ctypes.c_char_p(text)
+        while rest.value:  # each call reads a clause and moves on
+            spoken.extend((espeak.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, SEPARATED) or b"") + b" ")
+        return 0
+
     answers.write(struct.pack("<i", espeak.espeak_Initialize(SYNCHRONOUS, 0, b".", DO_NOT_EXIT)))
     answers.flush()
     espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it starts from the clock: breathy voices would differ
@@ -121,13 +147,9 @@ def _serve(library: str) -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         spoken.clear()
+        text, parameters = request["text"].encode(), request["parameters"]
         failed = espeak.espeak_SetVoiceByName(request["voice"].encode())
-        for parameter, value in zip(
-            (SPEED, VOLUME, PITCH, PITCH_RANGE), request["parameters"], strict=True
-        ):  # after the voice, which sets its own
-            espeak.espeak_SetParameter(parameter, value, 0)
-        text = request["text"].encode()
-        failed = failed or espeak.espeak_Synth(text, len(text) + 1, 0, 1, 0, UTF8, None, None)
+        failed = failed or (spell(text) if parameters is None else speak(text, parameters))
         answers.write(struct.pack("<i", -1 if failed else len(spoken)) + (b"" if failed else spoken))
         answers.flush()
 

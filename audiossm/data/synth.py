@@ -1,4 +1,4 @@
-"""Spoken words without recordings: espeak-ng's many voices, with noise, in Speech Commands' layout."""
+"""Spoken words without recordings: espeak-ng's many voices, made lifelike, in Speech Commands' layout."""
 
 import csv
 import os
@@ -15,7 +15,9 @@ import soundfile
 from rich.console import Console
 from rich.progress import track
 
+from audiossm.data import lifelike
 from audiossm.data.audio import resample
+from audiossm.data.confusable import near_misses
 from audiossm.data.espeak import Espeak
 from audiossm.data.folder import MANIFEST, Clip, which_split
 
@@ -39,6 +41,8 @@ OTHER_WORDS = (
     *("summer", "table", "think", "water", "window", "yellow"),
 )
 SILENCE, OTHER = "_silence_", "_other_"
+ROOM_SHARE = 0.3
+NOISE_DB = (25, 65)  # noise's level below the peak of the word
 FASTEST = 450  # words a minute: espeak-ng's own limit
 
 COLUMNS = ["path", "label", "speaker", "split"]
@@ -54,6 +58,7 @@ def synthesise(
     seconds: float = 1.0,
     background: bool = True,
     noise: bool = True,
+    confusable: bool = True,
     progress: bool = True,
 ) -> list[Clip]:
     """Speak each word many times into out/<word>/<speaker>_nohash_<n>.wav and give the list of the clips.
@@ -66,7 +71,8 @@ def synthesise(
     words: what to say, also the labels; `out`: a folder, new or without any of these words.
     rate: Hz. seconds: length of a clip; a word that does not fit is spoken faster, and refused if that fails.
     background: also write `_silence_` (noise, or next to nothing) and `_other_` (other words).
-    noise: mix noise into the words, at 5 to 40 dB below them.
+    noise: put the words into rooms, through microphones and into noise, at 25 to 65 dB below their peaks.
+    confusable: also write as many clips of near misses of the words into `_other_` (see `near_misses`).
     progress: show a bar on stderr where that is a terminal.
     """
     _check(words, clips_per_word, rate, seconds)
@@ -85,15 +91,19 @@ def synthesise(
         rng = np.random.default_rng(seed)
         with Espeak() as espeak:
             speakers = _speakers(espeak.variants)
-            jobs = [job for label in labels for job in _jobs(label, clips_per_word, speakers, rng)]
-            for label, number, split, speaker, voice in track(
+            texts: list[tuple[str, Sequence[str]]] = [(word, [word]) for word in words]
+            if background:
+                texts += [(SILENCE, []), (OTHER, other_words)]
+            if background and confusable:
+                texts.append((OTHER, near_misses(espeak, words, VOICES)))
+            jobs = [(said, *job) for label, said in texts for job in _jobs(label, clips_per_word, speakers, rng)]
+            for said, label, number, split, speaker, voice in track(
                 jobs, "speaking", console=Console(stderr=True), transient=True, disable=not progress
             ):
                 if label == SILENCE:
-                    samples = _silence(round(rate * seconds), rng)
+                    samples = _silence(round(rate * seconds), rate, rng)
                 else:
-                    word = other_words[number % len(other_words)] if label == OTHER else label
-                    samples = _spoken(espeak, word, voice, rate, seconds, noise, rng)
+                    samples = _spoken(espeak, said[number % len(said)], voice, rate, seconds, noise, rng)
                 file = Path(label, f"{speaker}_nohash_{taken[label, speaker]}.wav")
                 taken[label, speaker] += 1
                 clips.append(Clip(out / file, label, speaker, split))
@@ -215,11 +225,12 @@ def _spoken(
     """Speak one clip, float32 (samples,): the word at a random place, pace, pitch and level, in noise."""
     samples = round(rate * seconds)
     text = word + PARTING[rng.integers(len(PARTING))]
-    speed = int(rng.integers(110, 221))
-    volume, pitch, pitch_range = (int(rng.integers(*span)) for span in ((40, 91), (20, 81), (20, 91)))
+    speed = int(rng.integers(100, 261))
+    volume, pitch, pitch_range = (int(rng.integers(*span)) for span in ((40, 91), (10, 91), (10, 100)))
     while True:
         spoken = np.frombuffer(espeak.say(text, voice, speed, volume, pitch, pitch_range), np.int16)
-        said = resample(_trim(spoken, espeak.rate, word), espeak.rate, rate)
+        said = lifelike.voice(lifelike.mouth(_trim(spoken, espeak.rate, word), rng), espeak.rate, rng)
+        said = resample(said, espeak.rate, rate)
         if len(said) <= samples:
             break
         if speed == FASTEST:
@@ -228,13 +239,16 @@ def _spoken(
                 f"{seconds:g} s: ask for longer clips"
             )
         speed = min(FASTEST, int(speed * max(1.1, len(said) / samples)) + 1)
-    said *= 10 ** (rng.uniform(-20, -1) / 20) / np.abs(said).max()
     clip = np.zeros(samples, np.float32)
     start = rng.integers(samples - len(said) + 1)
     clip[start : start + len(said)] = said
     if noise:
-        level = np.sqrt(np.mean(said**2)) * 10 ** (-rng.uniform(5, 40) / 20)
-        clip += level * _noise(samples, rng.uniform(0, 2), rng)
+        clip = lifelike.tone(clip, rate, rng)
+        if rng.random() < ROOM_SHARE:
+            clip = lifelike.room(clip, rate, rng)
+    clip *= 10 ** (rng.uniform(-20, -1) / 20) / np.abs(clip).max()
+    if noise:
+        clip += np.abs(clip).max() * 10 ** (-rng.uniform(*NOISE_DB) / 20) * lifelike.noise(samples, rate, rng)
     return clip / max(1.0, np.abs(clip).max())
 
 
@@ -248,15 +262,7 @@ def _trim(spoken: np.ndarray, rate: int, word: str) -> np.ndarray:
     return samples[max(0, loud[0] - edge) : loud[-1] + edge]
 
 
-def _noise(samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
-    """Give noise of RMS 1 and power 1 / f^exponent (0 white, 1 pink, 2 brown), float32 (samples,)."""
-    spectrum = np.fft.rfft(rng.standard_normal(samples))
-    k = np.maximum(np.arange(len(spectrum)), 20)  # flat below the 20th bin: no drift that eats up the level
-    shaped = np.fft.irfft(spectrum * k ** (-exponent / 2), samples)
-    return (shaped / np.sqrt(np.mean(shaped**2))).astype(np.float32)
-
-
-def _silence(samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Give a clip without speech, float32 (samples,): coloured noise at -80 to -25 dB of full scale."""
-    level = 10 ** (rng.uniform(-80, -25) / 20)
-    return np.clip(level * _noise(samples, rng.uniform(0, 2), rng), -1, 1)
+def _silence(samples: int, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Give a clip without speech, float32 (samples,): noise at -80 to -15 dB of full scale."""
+    level = 10 ** (rng.uniform(-80, -15) / 20)
+    return np.clip(level * lifelike.noise(samples, rate, rng), -1, 1)

@@ -37,7 +37,7 @@ class DetectorSettings:
     """
 
     smoothing: float = 0.25
-    threshold: float = 0.6
+    threshold: float = 0.45
     refractory: float = 0.6
 
 

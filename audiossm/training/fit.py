@@ -23,6 +23,7 @@ from audiossm.data import ClipArray, load_recordings
 from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, save_model, write_beside
 from audiossm.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, check_checkpoint
+from audiossm.training.extend import extended, load_extension
 from audiossm.training.loader import ClipBatches
 from audiossm.training.module import KeywordTraining
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
@@ -41,6 +42,7 @@ def train_keywords(
     speech: str | Path | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
+    extend: tuple[str | Path, str | Path] | None = None,
 ) -> KeywordModel:
     """Train on the split "train" of a data folder, watching "val" where there is one.
 
@@ -63,6 +65,8 @@ def train_keywords(
         speech: folder of recordings of other speech, to learn as `_other_`.
         progress: show a bar.
         say: gets one line for each thing worth telling.
+        extend: a run folder whose model to begin with, and the data folder that it was trained on, which is mixed in so
+            that nothing is forgotten. Size and rate are then that model's, not config's, and new labels come last.
 
     Raises:
         FileNotFoundError, ValueError: the data or the run folder is not as it should be, in one line.
@@ -77,7 +81,12 @@ def train_keywords(
     say = say if first else silent
     if first:
         check_run_folder(out, resume)
-    train, val = load_splits(Path(data), config.rate, label_column, say, progress and first)
+    known = None if extend is None else load_model(extend[0])[0]
+    if known is None or extend is None:
+        train, val = load_splits(Path(data), config.rate, label_column, say, progress and first)
+    else:
+        config = known.config
+        train, val = load_extension(Path(data), Path(extend[1]), known, label_column, say)
     if min(len(train), len(val or train)) < local * machines:
         raise ValueError(f"fewer clips than devices ({local * machines}): train on fewer devices")
     recordings = {
@@ -87,9 +96,12 @@ def train_keywords(
     }
     config = replace(config, labels=tuple(train.labels))
     torch.manual_seed(options.seed)
-    model = KeywordModel(config)
+    model = KeywordModel(config) if known is None else extended(known, train.labels)
+    begun_as: dict[str, Any] = {"config": asdict(config), "options": asdict(options)}
+    if extend is not None:
+        begun_as["extends"], begun_as["base"] = map(str, extend)
     if first:
-        begin_run(out, {"config": asdict(config), "options": asdict(options)}, resume)
+        begin_run(out, begun_as, resume)
     if resume and (out / "model.json").is_file():
         say(f"the training in {out} has finished already")
         return load_model(out)[0]
@@ -101,7 +113,8 @@ def train_keywords(
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(training, ["noise", "speech"])
     fit(trainer, training, ClipBatches(train, val, options), out, resume, say)
     if trainer.is_global_zero:
-        save_model(out, model.cpu().eval(), summary(trainer, train, options, time.monotonic() - begun))
+        about = summary(trainer, train, options, time.monotonic() - begun)
+        save_model(out, model.cpu().eval(), about | ({} if extend is None else {"extends": str(extend[0])}))
     say(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
     return model
 
