@@ -253,7 +253,7 @@ def test_a_recipe_and_what_is_given_beside_it(run, toys, tmp_path):
     model, training = load_model(tmp_path / "run")
     size = model.config
     assert (size.d_model, size.layers, size.channels, size.modes, size.d_state) == (6, 1, 40, 3, 8)
-    assert training["options"]["balance"] == 0.5 and training["options"]["batch"] == 64
+    assert training["options"]["balance"] == 0.5 and training["options"]["batch"] == 128
 
 
 def test_no_such_recipe(run, toys, tmp_path):

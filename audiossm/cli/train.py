@@ -84,8 +84,10 @@ def keywords(
     settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "seed": seed}
     if (extend is None) != (base is None):
         raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
-    if extend is not None and any(value is not None for value in sizes.values()):
-        raise typer.BadParameter(f"the sizes and the rate are those of the model in {extend}: leave them out")
+    given = [name for name, value in sizes.items() if value is not None]
+    if extend is not None and given:
+        flag = given[0].replace("d_model", "width").replace("_", "-")
+        raise typer.BadParameter(f"--{flag} is that of the model in {extend}: leave it out")
     chosen = load_recipe(recipe).changed({}, {} if extend is None else SHORT).changed(sizes, settings)
     if download:
         data = download_speech_commands(data)

@@ -249,7 +249,7 @@ def _spoken(
     clip *= 10 ** (rng.uniform(-20, -1) / 20) / np.abs(clip).max()
     if noise:
         clip += np.abs(clip).max() * 10 ** (-rng.uniform(*NOISE_DB) / 20) * lifelike.noise(samples, rate, rng)
-    return clip / max(1.0, np.abs(clip).max())
+    return _below_full_scale(clip)
 
 
 def _trim(spoken: np.ndarray, rate: int, word: str) -> np.ndarray:
@@ -262,7 +262,12 @@ def _trim(spoken: np.ndarray, rate: int, word: str) -> np.ndarray:
     return samples[max(0, loud[0] - edge) : loud[-1] + edge]
 
 
+def _below_full_scale(clip: np.ndarray) -> np.ndarray:
+    """Make a clip that would be cut off as loud as it can be without."""
+    return clip / max(1.0, np.abs(clip).max() / 0.99)
+
+
 def _silence(samples: int, rate: int, rng: np.random.Generator) -> np.ndarray:
     """Give a clip without speech, float32 (samples,): noise at -80 to -15 dB of full scale."""
     level = 10 ** (rng.uniform(-80, -15) / 20)
-    return np.clip(level * lifelike.noise(samples, rate, rng), -1, 1)
+    return _below_full_scale(level * lifelike.noise(samples, rate, rng))
