@@ -39,6 +39,7 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="With --stream: folder of other speech, best without the keywords; several times too."),
     ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder to draw the result into, as PNG files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure accuracy at each sampling rate, with a 95 % interval and beside resampling first.
@@ -67,10 +68,10 @@ def evaluate(
     with console.status("evaluating"):
         if stream:
             report = evaluate_streams(
-                models[0], data, asked, split, noise or [], speech or [], label_column, say=console.print
+                models[0], data, asked, split, noise or [], speech or [], label_column, pictures, console.print
             )
         else:
-            report = evaluate_model(models, data, asked, split, label_column, highband, console.print)
+            report = evaluate_model(models, data, asked, split, label_column, highband, pictures, console.print)
     if as_json:
         typer.echo(json.dumps(report))
     elif stream:

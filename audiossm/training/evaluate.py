@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from audiossm.data import ClipArray, add_highband, find_clips, load_clips, resample
-from audiossm.streaming import FrameClock, load
+from audiossm.streaming import Filterbank, FrameClock, load
 from audiossm.tasks.checkpoint import load_model
 from audiossm.training.options import CLIP_SECONDS
+from audiossm.training.pictures import bank_of, draw_confusion, draw_filters, draw_rates
 from audiossm.training.predict import Predict, file_predictor, module_predictor
 from audiossm.training.statistics import difference, interval, percent
 
@@ -21,34 +22,42 @@ def evaluate_model(
     split: str = "test",
     label_column: str = "label",
     highband: bool = False,
+    pictures: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Evaluate run folders, ONNX files or released models on a split of a data folder.
 
-    Several models are one recipe trained from several seeds: their mean is reported. `say` gets a line for whatever had
-    to be done to the clips (resampled, cropped ...) and for each rate as it is done.
+    Several models are one recipe trained from several seeds: their mean is reported. `pictures` is a folder to draw it
+    into. `say` gets a line for whatever had to be done to the clips (resampled, cropped ...) and for each rate as it is
+    done.
 
     Raises FileNotFoundError or ValueError where a model or the data is not as it should be.
     """
     for rate in rates:
         FrameClock(rate)  # raises for what is no rate
     opened = [open_model(model) for model in ([models] if isinstance(models, (str, Path)) else models)]
-    labels, native, _ = opened[0]
-    if any((other, at) != (labels, native) for other, at, _ in opened):
+    labels, native, bank, _ = opened[0]
+    if any((other, at) != (labels, native) for other, at, _, _ in opened):
         raise ValueError("the models have different labels or native rates: evaluate them one by one")
     clips = load_clips(find_clips(data, split=split, label_column=label_column), native, CLIP_SECONDS, labels)
     for line in clips.report.lines():
         say(line)
-    return evaluate_keywords([predict for _, _, predict in opened], clips, rates, highband, say)
+    report = evaluate_keywords([predict for *_, predict in opened], clips, rates, highband, say)
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        draw_confusion(pictures / "confusion.png", report["confusion"])
+        draw_rates(pictures / "rates.png", report["rates"])
+        draw_filters(pictures / "filters.png", bank)
+    return report
 
 
-def open_model(model: str | Path) -> tuple[list[str], int, Predict]:
-    """Return labels, native rate in Hz and predictor of a run folder, an ONNX file or a released model."""
+def open_model(model: str | Path) -> tuple[list[str], int, Filterbank, Predict]:
+    """Return labels, native rate in Hz, filters and predictor of a run folder, an ONNX file or a released model."""
     if Path(model).is_dir():
         module, _ = load_model(model)
-        return list(module.config.labels), module.config.rate, module_predictor(module)
+        return list(module.config.labels), module.config.rate, bank_of(module.encoder), module_predictor(module)
     file = load(model)
-    return list(file.metadata.labels), file.metadata.rate, file_predictor(file)
+    return list(file.metadata.labels), file.metadata.rate, file.metadata.filterbank, file_predictor(file)
 
 
 def evaluate_keywords(
@@ -68,7 +77,8 @@ def evaluate_keywords(
         say: gets a line for each rate as it is done.
 
     Returns:
-        {"task", "n", "models", "rates": {"8000": {...}}}, in percent. Of a rate: "accuracy" and "ci95" (Wilson's, or
+        {"task", "n", "models", "confusion": {"labels", "counts"}, "rates": {"8000": {...}}}. counts[i][j] is how often
+        label i was taken for label j at the native rate. In percent, of a rate: "accuracy" and "ci95" (Wilson's, or
         by bootstrap of the clips for several models); "decimated" takes every k-th sample with no filter (the
         literature's test; None where the rate does not divide the native one); "resampled_first" resamples back to
         the native rate before a model that knows no other; "highband" or None; "over_native" and "over_resampled" are
@@ -76,12 +86,23 @@ def evaluate_keywords(
     """
     native = clips.samples(slice(None))
 
+    def taken(audio: np.ndarray, rate: int) -> np.ndarray:
+        """Return what each model takes each clip for, (models, n)."""
+        return np.stack([predict(audio, rate).argmax(axis=1) for predict in models])
+
     def right(audio: np.ndarray, rate: int) -> np.ndarray:
         """Say which clips are recognised by each model, (models, n) bool."""
-        return np.stack([predict(audio, rate).argmax(axis=1) == clips.targets for predict in models])
+        return taken(audio, rate) == clips.targets
 
-    at_native = right(native, clips.rate)
-    report: dict[str, Any] = {"task": "keywords", "n": len(clips), "models": len(models), "rates": {}}
+    answers = taken(native, clips.rate)
+    at_native = answers == clips.targets
+    report: dict[str, Any] = {
+        "task": "keywords",
+        "n": len(clips),
+        "models": len(models),
+        "confusion": confusion(clips, answers),
+        "rates": {},
+    }
     for rate in rates:
         heard, plain, full, back = at_native, None, None, at_native
         if rate != clips.rate:
@@ -104,6 +125,14 @@ def evaluate_keywords(
         }
         say(f"{rate} Hz: {percent(heard):.2f} %")
     return report
+
+
+def confusion(clips: ClipArray, answers: np.ndarray) -> dict[str, Any]:
+    """Count for each label what its clips were taken for, by all models (models, n)."""
+    counts = np.zeros((len(clips.labels),) * 2, np.int64)
+    for row in answers:
+        np.add.at(counts, (clips.targets, row), 1)
+    return {"labels": list(clips.labels), "counts": counts.tolist()}
 
 
 def resample_all(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

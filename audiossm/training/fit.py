@@ -27,6 +27,7 @@ from audiossm.training.extend import extended, load_extension
 from audiossm.training.loader import ClipBatches
 from audiossm.training.module import KeywordTraining
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
+from audiossm.training.pictures import bank_of, draw_filters
 from audiossm.training.splits import load_splits
 
 
@@ -55,7 +56,8 @@ def train_keywords(
 
     Args:
         data: folder in Speech Commands' layout or with a manifest.csv.
-        out: run folder; gets model.json, model.safetensors, last.ckpt (to resume from) and TensorBoard logs.
+        out: run folder; gets model.json, model.safetensors, last.ckpt (to resume from), TensorBoard logs and a
+            picture of the filters.
         config: size of the model; its labels are taken from the data.
         options: optimisation and augmentation.
         resume: go on from out/last.ckpt.
@@ -115,6 +117,7 @@ def train_keywords(
     if trainer.is_global_zero:
         about = summary(trainer, train, options, time.monotonic() - begun)
         save_model(out, model.cpu().eval(), about | ({} if extend is None else {"extends": str(extend[0])}))
+        draw_filters(out / "filters.png", bank_of(model.encoder))
     say(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
     return model
 

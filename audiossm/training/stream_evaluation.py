@@ -25,9 +25,11 @@ from audiossm.streaming.metadata import DetectorSettings
 from audiossm.tasks import KeywordModel
 from audiossm.tasks.checkpoint import load_model
 from audiossm.training.detections import averages, detections
+from audiossm.training.pictures import draw_heard, draw_misses
 
 GRACE = 0.75  # seconds after a word's end in which it may still be reported
 THRESHOLDS = (0.998, 0.995, *(percent / 100 for percent in range(99, 9, -1)))
+PICTURED = 20  # seconds of a stream
 FALSE_ALARMS = 0.5  # an hour: the operating point that is reported
 
 Listener = Callable[[Iterable[np.ndarray], int], np.ndarray]  # pieces (n,) at a rate in Hz -> posteriors (T, K)
@@ -93,11 +95,13 @@ def evaluate_streams(
     noise: Sequence[str | Path] = (),
     speech: Sequence[str | Path] = (),
     label_column: str = "label",
+    pictures: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Let a run folder, an ONNX file or a released model hear the streams of a split (`audiossm.data.streams`).
 
-    `say` gets a line for each stream as it is heard.
+    `pictures` is a folder to draw the curve and the first seconds of a stream into. `say` gets a line for each stream
+    as it is heard.
 
     Returns:
         {"task", "detector", "rates": {"16000": row}}. A row holds "stored" (with the file's threshold), "at"
@@ -113,7 +117,14 @@ def evaluate_streams(
     report: dict[str, Any] = {"task": "keywords", "detector": asdict(settings), "rates": {}}
     for rate in rates:
         streams = make_streams(data, split, rate, noise, speech, label_column=label_column)
-        report["rates"][str(rate)] = measure(hear(listener, labels, streams, say), labels, settings)
+        heard = hear(listener, labels, streams, say)
+        report["rates"][str(rate)] = measure(heard, labels, settings)
+        if pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+            draw_misses(pictures / f"misses-{rate}.png", report["rates"][str(rate)])
+            audio = beginning(streams[0], PICTURED * rate)
+            frames = heard[0].posteriors[: round(len(audio) / rate / heard[0].frame)]
+            draw_heard(pictures / f"stream-{rate}.png", audio, rate, frames, labels)
     return report
 
 
@@ -169,6 +180,16 @@ def hear(
         what = f" with {len(words)} words" if words else ""
         say(f"heard {stream.name}: {seconds / 60:.1f} min{what} at {stream.rate} Hz")
     return heard
+
+
+def beginning(stream: Stream, samples: int) -> np.ndarray:
+    """Return a stream's first samples, or all where it has fewer."""
+    pieces: list[np.ndarray] = []
+    for piece, _ in stream.pieces():
+        pieces.append(piece)
+        if sum(map(len, pieces)) >= samples:
+            break
+    return np.concatenate(pieces)[:samples]
 
 
 def noted(stream: Stream, words: list[Word], lengths: list[int]) -> Iterable[np.ndarray]:
