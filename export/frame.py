@@ -6,23 +6,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiossm.export.stack import StackStep
-from audiossm.mixers.base import State, part
+from audiossm.export.stack import StackStep, is_one_system
+from audiossm.mixers.base import State, part, whole
 from audiossm.tasks import KeywordModel
 
 
-def file_state(state: State) -> State:
+def file_state(state: State, one_system: bool) -> State:
     """Return a model's state as a file keeps it, in the order in which a frame reads it.
 
-    Each part has its axes reversed (channels last, complex planes first), and the layers' states lie side by side as
-    one part. What is pending within a frame is left out: frames are whole ticks and whole steps.
+    Each part has its axes reversed: channels last, complex planes first. Layers that are one system (`StackStep`) lie
+    side by side as one part, (B, 2, N, layers, H). What is pending within a frame is left out: frames are whole ticks
+    and whole steps.
     """
-    layers = [reverse(x) for x in part(state, "backbone").values()]
-    return {
-        "encoder.modes": reverse(state["encoder.modes"]),  # (B, 2, M, C)
-        "backbone.x": torch.stack(layers, dim=3),  # (B, 2, N, layers, H)
-        "pool.sums": state["pool.sums"],  # (B, H + 1)
-    }
+    layers = {name: reverse(value) for name, value in whole({"backbone": part(state, "backbone")}).items()}
+    if one_system:
+        layers = {"backbone.x": torch.stack(list(layers.values()), dim=3)}
+    return {"encoder.modes": reverse(state["encoder.modes"]), **layers, "pool.sums": state["pool.sums"]}
 
 
 def reverse(x: Tensor) -> Tensor:
@@ -36,10 +35,12 @@ class StateLayout:
     Attributes:
         parts: (name, shape without the batch axis, offset) of each part.
         sizes: floats of each part.
+        one_system: whether all layers of the backbone are one part.
     """
 
     def __init__(self, model: KeywordModel):
-        kept = file_state(model.initial_state(1))
+        self.one_system = is_one_system(model.backbone)
+        kept = file_state(model.initial_state(1), self.one_system)
         self.sizes = [value.numel() for value in kept.values()]
         offsets = [sum(self.sizes[:i]) for i in range(len(kept))]
         self.parts = [
@@ -53,7 +54,12 @@ class StateLayout:
 
     def pack(self, state: State) -> Tensor:
         """Return a model's state as (B, size)."""
-        return torch.cat([value.flatten(1) for value in file_state(state).values()], dim=1)
+        return torch.cat([value.flatten(1) for value in file_state(state, self.one_system).values()], dim=1)
+
+    def unpack(self, packed: Tensor) -> State:
+        """Return the parts of (B, size) as a file keeps them."""
+        rows = packed.split(self.sizes, dim=1)
+        return {name: row.unflatten(1, shape) for (name, shape, _), row in zip(self.parts, rows, strict=True)}
 
 
 class KeywordFrame(nn.Module):
@@ -63,19 +69,25 @@ class KeywordFrame(nn.Module):
         super().__init__()
         self.model = model
         self.layout = StateLayout(model)
-        self.stack = StackStep(model.backbone)
+        self.stack = StackStep(model.backbone) if self.layout.one_system else None
 
     def forward(self, seen: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return each label's probability at the end of the frame (B, classes), and the state to hand on (B, S)."""
-        model = self.model
-        modes, x, sums = state.split(self.layout.sizes, dim=1)
-        c, m = model.encoder.channels, model.encoder.modes
-        features, modes = model.encoder.read(seen, reverse(modes.unflatten(1, (2, m, c))))
-        u, planes = self.stack(self.widen(features), x.unflatten(1, (-1, model.config.layers * model.config.d_model)))
-        pooled, after = model.pool(u.unsqueeze(1), {"sums": sums})
+        model, before = self.model, self.layout.unpack(state)
+        features, modes = model.encoder.read(seen, reverse(before["encoder.modes"]))
+        u, layers = self.layers(self.widen(features), before)
+        pooled, after = model.pool(u.unsqueeze(1), {"sums": before["pool.sums"]})
         posteriors = model.head(pooled.flatten(1)).softmax(-1)
-        kept = (reverse(modes), *planes, after["sums"])
+        kept = (reverse(modes), *layers, after["sums"])
         return posteriors, torch.cat([value.flatten(1) for value in kept], dim=1)
+
+    def layers(self, u: Tensor, before: State) -> tuple[Tensor, Sequence[Tensor]]:
+        """Run one step (B, H) of the backbone; return its output and its states as the file keeps them."""
+        if self.stack is not None:
+            return self.stack(u, before["backbone.x"].flatten(3).flatten(1, 2))
+        states = {name: reverse(value) for name, value in part(before, "backbone").items()}
+        y, after = self.model.backbone(u.unsqueeze(1), states)
+        return y.squeeze(1), [reverse(value) for value in after.values()]
 
     def widen(self, features: Tensor) -> Tensor:
         """Return the stack's input (B, H) for a frame's log-power (B, 4, C): norm and linear layer as one matrix."""

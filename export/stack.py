@@ -11,9 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiossm.backbones import Stack
+from audiossm.backbones import Block, Stack
 from audiossm.kernels import channelwise, pairs
 from audiossm.kernels.ssm import ssm_block
+from audiossm.mixers import S4D
+
+
+def is_one_system(stack: Stack) -> bool:
+    """Say whether a stack can be run so: blocks with S4D mixers of one size, and nothing else."""
+    mixers = [layer.mixer for layer in stack.layers if isinstance(layer, Block)]
+    sizes = {mixer.c.shape for mixer in mixers if isinstance(mixer, S4D)}
+    return len(mixers) == len(stack.layers) and len(sizes) == 1 and all(isinstance(m, S4D) for m in mixers)
 
 
 class StackStep(nn.Module):

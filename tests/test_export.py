@@ -10,11 +10,15 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from audiossm.backbones import Block, Stack
 from audiossm.export import export_keywords, keywords
 from audiossm.export.frame import StateLayout
 from audiossm.export.verify import verify
+from audiossm.mixers import S4D
 from audiossm.streaming import FrameClock, Metadata, load, rate_constants
+from audiossm.streaming.metadata import DetectorSettings
 from audiossm.tasks import KeywordConfig, KeywordModel
+from audiossm.tasks.pooling import FadingMean
 from audiossm.training import load_model, save_model
 
 SECONDS = 20
@@ -149,6 +153,17 @@ def test_the_file_is_the_module_at_other_rates(module, path, rate):
     audio = speech(rate, 3)
     got = load(path).stream(rate).scores(audio)
     assert relative(got, hear(module, audio, rate)[0][: len(got)]) < 1e-4
+
+
+@pytest.mark.parametrize("layers", (1, 2, 3))
+def test_a_stack_of_other_mixers_is_exported_as_it_is(layers):
+    """Only blocks with S4D mixers of one size run as one system; any stack may stand in their place."""
+    torch.manual_seed(0)
+    model = KeywordModel(KeywordConfig(LABELS, channels=12, modes=2, d_model=10, layers=1, d_state=6))
+    mixers = (FadingMean(10, memory=20.0), S4D(10, 4), S4D(10, 6))
+    model.backbone = Stack(Block(mixer, 10) for mixer in mixers[:layers])
+    built = keywords.build(model.eval(), TRAINING, None, "none", DetectorSettings())
+    assert verify(built, model, 16000) < 1e-4
 
 
 def test_from_a_state_that_is_not_zero(module, path):
