@@ -89,7 +89,7 @@ def report(what: str, run: Path, real: Path, words: list[str]) -> None:
     truth = np.array([clip.label for clip in found])
     said = np.isin(truth, words)
     right = (answers == truth)[said]
-    low, high = wilson(right)
+    low, high = wilson(int(right.sum()), len(right))
     wrong = np.isin(answers, words)[~said]
     print(
         f"{what}: {percent(right):.1f} % of {len(right)} words of real people (95 % interval {low:.1f} to {high:.1f})"

@@ -19,6 +19,7 @@ AUDIO_SUFFIXES = frozenset(
 )
 
 MANIFEST = "manifest.csv"
+SILENCE, OTHER = "_silence_", "_other_"  # the background classes: nobody speaks, or says another word
 NOISE_FOLDER = "_background_noise_"  # long recordings of noise beside Speech Commands' words: not a class
 
 # Speech Commands' own names of the splits, as ours.

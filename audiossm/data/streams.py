@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from audiossm.data.audio import read_audio, read_blocks, sound_files
-from audiossm.data.folder import NOISE_FOLDER, Clip, find_clips
+from audiossm.data.folder import NOISE_FOLDER, SILENCE, Clip, find_clips
 
-SILENCE = "_silence_"  # the class of clips in which nobody speaks: background, but nothing to set into a bed
 BLOCK = 0.01  # seconds over which the level of a clip is taken to find its word
 AUDIBLE = 0.1  # share of the way from a clip's floor to its peak level above which a word is audible: 20 dB down
 PAUSE = 0.2  # the longest silence within a word, in seconds: the closure of a plosive, with room
@@ -97,7 +96,7 @@ def make_streams(
     """
     options = options or StreamOptions()
     clips = find_clips(data, split, label_column)
-    spoken = [clip for clip in clips if clip.label != SILENCE]
+    spoken = [clip for clip in clips if clip.label != SILENCE]  # silence is nothing to set into a bed
     background = [clip.path for clip in clips if clip.label.startswith("_")]
     if not any(not clip.label.startswith("_") for clip in spoken):
         raise ValueError(f"no words in {data}: a stream is made of clips whose label does not begin with '_'")

@@ -19,7 +19,7 @@ from audiossm.data import lifelike
 from audiossm.data.audio import resample
 from audiossm.data.confusable import near_misses
 from audiossm.data.espeak import Espeak
-from audiossm.data.folder import MANIFEST, Clip, which_split
+from audiossm.data.folder import MANIFEST, OTHER, SILENCE, Clip, which_split
 
 # espeak-ng's English voices, but for the one that reads the Shavian alphabet.
 VOICES = (
@@ -40,7 +40,6 @@ OTHER_WORDS = (
     *("money", "much", "music", "never", "number", "open", "orange", "paper", "people", "river", "simple"),
     *("summer", "table", "think", "water", "window", "yellow"),
 )
-SILENCE, OTHER = "_silence_", "_other_"
 ROOM_SHARE = 0.3
 NOISE_DB = (25, 65)  # noise's level below the peak of the word
 FASTEST = 450  # words a minute: espeak-ng's own limit

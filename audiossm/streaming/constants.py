@@ -41,6 +41,12 @@ def with_constants(model: bytes, constants: Mapping[str, np.ndarray]) -> bytes:
     return result
 
 
+def constant_names(model: bytes) -> set[str]:
+    """Return the names of a model's initializers."""
+    graphs = (payload for kind, _, payload in fields(model) if kind == GRAPH)
+    return {text_of(part, NAME) for graph in graphs for kind, _, part in fields(graph) if kind == INITIALIZER}
+
+
 def metadata_text(model: bytes, key: str) -> str | None:
     """Return the metadata text under a key, None where there is none."""
     for field, _, entry in fields(model):

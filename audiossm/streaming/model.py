@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from audiossm.streaming.constants import with_constants
+from audiossm.streaming.constants import constant_names, with_constants
 from audiossm.streaming.metadata import KEY, Metadata
 from audiossm.streaming.stream import KeywordStream
 from audiossm.streaming.taps import FrameClock, rate_constants
 
 INPUTS = {"audio", "state"}
 OUTPUTS = {"posteriors", "state_out"}
+RATE_CONSTANTS = {"windows", "taps", "picked"}  # what another rate exchanges
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +60,7 @@ def load(path_or_name: str | Path) -> Model:
         )
     try:
         metadata = Metadata.parse(text)
-        _check_graph(session, metadata)
-        with_constants(data, rate_constants(metadata.filterbank, FrameClock(metadata.rate)))  # it can serve other rates
+        _check_graph(session, constant_names(data), metadata)
     except ValueError as error:
         raise ValueError(f"cannot use {name}: {error}") from None
     return Model(name, metadata, data, {metadata.rate: [session]})
@@ -107,11 +107,11 @@ def _options() -> onnxruntime.SessionOptions:
     return options
 
 
-def _check_graph(session: onnxruntime.InferenceSession, metadata: Metadata) -> None:
-    """Compare the graph's inputs and outputs with what the metadata promises, before binding to them."""
+def _check_graph(session: onnxruntime.InferenceSession, constants: set[str], metadata: Metadata) -> None:
+    """Compare the graph's inputs, outputs and constants with what is promised, before binding to them."""
     inputs = {tensor.name: tensor.shape for tensor in session.get_inputs()}
     outputs = {tensor.name: tensor.shape for tensor in session.get_outputs()}
-    missing = (INPUTS - inputs.keys()) | (OUTPUTS - outputs.keys())
+    missing = (INPUTS - inputs.keys()) | (OUTPUTS - outputs.keys()) | (RATE_CONSTANTS - constants)
     if missing:
         raise ValueError(f"its graph lacks {', '.join(sorted(missing))}; export the model again")
     promised = {

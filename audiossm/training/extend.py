@@ -9,6 +9,7 @@ import torch
 from audiossm.data import ClipArray, find_clips, load_clips
 from audiossm.tasks import KeywordModel
 from audiossm.training.options import CLIP_SECONDS
+from audiossm.training.splits import for_training
 
 SHORT = {"epochs": 10, "batch": 64, "lr": 0.001}  # what differs from the recipe that the model was trained by
 OWN_SHARE = 1 / 3  # of the clips of an epoch: the few recordings are repeated until they are as many
@@ -24,11 +25,7 @@ def load_extension(
     Raises FileNotFoundError or ValueError where a folder is not as it should be, or holds what the model never learnt.
     """
     config, found = known.config, {folder: find_clips(folder, label_column=label_column) for folder in (base, own)}
-    train = {folder: [clip for clip in clips if clip.split in ("train", "")] for folder, clips in found.items()}
-    for folder, clips in train.items():
-        if not clips:
-            there = sorted({clip.split for clip in found[folder]})
-            raise ValueError(f"no training clips in {folder}: its splits are {', '.join(there)}")
+    train = {folder: for_training(clips, folder) for folder, clips in found.items()}
     strange = {clip.label for clip in train[base]} - set(config.labels)
     if strange:
         raise ValueError(f"{base} is not what the model was trained on: it does not know {', '.join(sorted(strange))}")

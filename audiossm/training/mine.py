@@ -10,11 +10,11 @@ import numpy as np
 import soundfile
 
 from audiossm.data.audio import sound_files, to_int16
+from audiossm.data.folder import OTHER
 from audiossm.streaming import AudioFile, Event, FrameClock, Model, load
 from audiossm.tasks.checkpoint import write_beside
 from audiossm.training.options import CLIP_SECONDS
 
-LABEL = "_other_"
 REST = 1.0  # seconds after a clip until the next one may be taken: they share no sound
 
 
@@ -62,7 +62,7 @@ def mine(
         while name in named:  # x.wav beside x.mp3
             name += "_"
         named[name] = path
-    folder = Path(out) / LABEL
+    folder = Path(out) / OTHER
     there = [name for name in named if (folder / f"{name}_nohash_0.wav").exists()]
     if there:
         raise ValueError(f"{folder} already holds clips of {there[0]}: remove them or choose another --out")

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from audiossm.data import augment
 from audiossm.data.augment import some
+from audiossm.data.folder import OTHER, SILENCE
 from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks import KeywordModel
 from audiossm.training.graphed import record
@@ -81,8 +82,8 @@ class KeywordTraining(LightningModule):
         """Put pieces of recordings in the place of some clips, as the background class that they belong to."""
         o, labels = self.options, self.model.config.labels
         for label, recordings, share in (
-            ("_silence_", self.noise, o.noise_only_share),
-            ("_other_", self.speech, o.speech_only_share),
+            (SILENCE, self.noise, o.noise_only_share),
+            (OTHER, self.speech, o.speech_only_share),
         ):
             if label in labels and len(recordings):
                 chosen = torch.rand(len(audio), device=audio.device) < share

@@ -14,10 +14,7 @@ def load_splits(
 ) -> tuple[ClipArray, ClipArray | None]:
     """Read the training clips and, where the data has them, the validation clips with the same labels."""
     clips = find_clips(data, label_column=label_column)
-    splits = {clip.split for clip in clips}
-    chosen = [clip for clip in clips if clip.split in ("train", "")]
-    if not chosen:
-        raise ValueError(f"no training clips in {data}: its splits are {', '.join(sorted(splits))}")
+    chosen = for_training(clips, data)
     labels = check_classes(data, chosen, clips, say)
     train = load_clips(chosen, rate, CLIP_SECONDS, labels, progress)
     held_out = [clip for clip in clips if clip.split == "val"]
@@ -27,6 +24,15 @@ def load_splits(
     for line in val.report.lines() if val else []:
         say(f"validation: {line}")
     return train, val
+
+
+def for_training(clips: list[Clip], data: Path) -> list[Clip]:
+    """Return the clips of a folder to train on: those of "train", or all where it has no splits; raise if none."""
+    chosen = [clip for clip in clips if clip.split in ("train", "")]
+    if not chosen:
+        splits = sorted({clip.split for clip in clips})
+        raise ValueError(f"no training clips in {data}: its splits are {', '.join(splits)}")
+    return chosen
 
 
 def check_classes(data: Path, train: list[Clip], clips: list[Clip], say: Callable[[str], None]) -> list[str]:

@@ -11,9 +11,9 @@ def percent(right: np.ndarray) -> float:
     return round(100 * float(right.mean()), 3)
 
 
-def wilson(right: np.ndarray) -> list[float]:
-    """Return Wilson's 95 % interval of a share of True, (n,) bool."""
-    ci = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
+def wilson(count: int, total: int) -> list[float]:
+    """Return Wilson's 95 % interval of a share, `count` of `total`."""
+    ci = binomtest(count, total).proportion_ci(0.95, method="wilson")
     return [round(100 * float(ci.low), 3), round(100 * float(ci.high), 3)]
 
 
@@ -27,7 +27,7 @@ def bootstrap(values: np.ndarray) -> list[float]:
 
 def interval(right: np.ndarray) -> list[float]:
     """Return the 95 % interval of an accuracy, (models, n) bool: Wilson's for one model, else by bootstrap of clips."""
-    return wilson(right[0]) if len(right) == 1 else bootstrap(right.mean(0))
+    return wilson(int(right.sum()), right.size) if len(right) == 1 else bootstrap(right.mean(0))
 
 
 def difference(right: np.ndarray, other: np.ndarray) -> dict[str, object]:

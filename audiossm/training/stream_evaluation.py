@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest, chi2
+from scipy.stats import chi2
 
 from audiossm.data.streams import Stream, Word, make_streams
 from audiossm.streaming import FrameClock, Model, load
@@ -26,6 +26,7 @@ from audiossm.tasks import KeywordModel
 from audiossm.tasks.checkpoint import load_model
 from audiossm.training.detections import averages, detections
 from audiossm.training.pictures import draw_heard, draw_misses
+from audiossm.training.statistics import wilson
 
 GRACE = 0.75  # seconds after a word's end in which it may still be reported
 THRESHOLDS = (0.998, 0.995, *(percent / 100 for percent in range(99, 9, -1)))
@@ -77,9 +78,8 @@ class Count:
         """As plain values, the miss rate in percent; 95 % intervals by Wilson and exact for a Poisson count."""
         facts: dict[str, Any] = asdict(self) | {"hours": round(self.hours, 4)}
         if self.words:
-            wilson = binomtest(self.misses, self.words).proportion_ci(0.95, method="wilson")
             facts["miss_rate"] = round(100 * self.misses / self.words, 3)
-            facts["miss_rate_ci95"] = [round(100 * float(wilson.low), 3), round(100 * float(wilson.high), 3)]
+            facts["miss_rate_ci95"] = wilson(self.misses, self.words)
         if self.hours:
             facts["false_alarms_per_hour"] = round(self.per_hour, 3)
             bounds = poisson_interval(self.false_alarms)
