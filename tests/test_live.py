@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -90,7 +91,7 @@ class Listening:
         assert self.process.wait(60) == 0, self.remarks
         for reader in self._readers:
             reader.join(60)
-        return self.remarks[-1][1]
+        return next(line for _, line in reversed(self.remarks) if " s heard, " in line)  # PortAudio may write after it
 
 
 def tones():
@@ -106,15 +107,21 @@ def synthesised(model, folder):
     data = pytest.importorskip("audiossm.data")
     words = [label for label in model.metadata.labels if not label.startswith("_")]
     clips = data.synthesise(words, folder, 6, seed=1, background=False, noise=False, progress=False)
-    found = []
-    for clip in clips:
-        samples, _ = data.read_audio(clip.path)
-        stream = model.stream(RATE)
-        quiet = np.zeros(RATE // 2, np.float32)
-        if [event.label for event in stream.push(np.concatenate([quiet, samples, quiet]))] == [clip.label]:
+    # With room: those that it still finds with a higher threshold, one after another as they are played.
+    settings = model.metadata.detector
+    stern = replace(model, metadata=replace(model.metadata, detector=replace(settings, threshold=0.6)))
+    step, found, audio = round(EVERY * RATE), [], np.zeros(0, np.float32)
+    for clip in np.random.default_rng(0).permutation(np.array(clips, object)):
+        longer = np.concatenate([audio, np.zeros(step, np.float32)])
+        samples = data.read_audio(clip.path)[0][:step]
+        longer[len(audio) : len(audio) + len(samples)] += samples
+        events = stern.stream(RATE).push(np.concatenate([longer, np.zeros(step, np.float32)]))
+        if [event.label for event in events] == [label for label, _ in found] + [clip.label]:
             found.append((clip.label, samples))
-    assert len(found) >= CLIPS["synthesised"]
-    return found[:: len(found) // CLIPS["synthesised"]][: CLIPS["synthesised"]]
+            audio = longer
+        if len(found) == CLIPS["synthesised"]:
+            return found
+    raise AssertionError(f"only {len(found)} synthesised words are found one after another")
 
 
 def people(model):
@@ -337,12 +344,11 @@ def test_words_come_in_time(played, released, words, rate):
 
 
 @pytest.mark.xfail(reason="the released model learnt from clips of a second: in a stream it hears 8 or 9 words of 10")
-@pytest.mark.parametrize("words", ("synthesised", "people"))
-def test_nine_words_of_ten_are_heard(played, released, words):
-    if isinstance(released, str) or (words == "people" and not (SHARED / "data" / "keywords").exists()):
+def test_nine_people_of_ten_are_heard(played, released):
+    if isinstance(released, str) or not (SHARED / "data" / "keywords").exists():
         pytest.skip(f"no model or no recordings of people in {SHARED}/data/keywords")
-    listening, began, recording = played.result(words, 16000)
-    assert recording.heard(began, listening.events) >= 0.9 * CLIPS[words]
+    listening, began, recording = played.result("people", 16000)
+    assert recording.heard(began, listening.events) >= 0.9 * CLIPS["people"]
 
 
 def test_noise_says_nothing(played):
