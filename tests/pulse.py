@@ -73,4 +73,4 @@ class Pulse:
 
     def play(self, file, name):
         """Begin to say a sound file to the microphone `name`."""
-        return subprocess.Popen(["paplay", "-d", name, file], env=self.environment)
+        return subprocess.Popen(["paplay", "-d", name, file], env=self.environment, stderr=subprocess.PIPE, text=True)

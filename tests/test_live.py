@@ -220,20 +220,32 @@ def played(server, model, released, tmp_path_factory):
     ]
     for one in (*listening.values(), *unmoved):
         one.remark("listening to ")
+    sounds = {name: recordings[name[:-5]][1].path for name in listening} | {"noise": folder / "noise.wav"}
     began, players = {}, {}
-    for name in listening:
+
+    def play(name):
         began[name] = time.monotonic()
-        players[name] = server.play(recordings[name[:-5]][1].path, name)
-    hiss = server.play(folder / "noise.wav", "noise")
+        players[name] = server.play(sounds[name], name)
+
+    def finish(name):
+        """Wait for the end; a player that a busy machine's sound server dropped, no listener's fault, plays again."""
+        for _ in range(2):
+            if players[name].wait(120) == 0:
+                return
+            print(f"{name} is played again, since paplay said: {players[name].stderr.read()}")
+            play(name)
+        assert players[name].wait(120) == 0
 
     def result(words, rate):
         """Wait until it is over: (the listener, when its recording began, the recording)."""
         name = f"{words}{rate}"
-        assert players[name].wait(120) == 0
+        finish(name)
         time.sleep(PROMPT)
         return listening[name], began[name], recordings[words][1]
 
-    yield SimpleNamespace(result=result, hiss=hiss, unmoved=unmoved)
+    for name in sounds:
+        play(name)
+    yield SimpleNamespace(result=result, finish=finish, unmoved=unmoved)
     for one in (*listening.values(), *unmoved):
         one.process.kill()
 
@@ -338,7 +350,7 @@ def test_words_come_in_time(played, released, words, rate):
         pytest.skip(f"no recordings of people in {SHARED}/data/keywords (AUDIOSSM_SHARED names another folder)")
     listening, began, recording = played.result(words, rate)
     heard = recording.heard(began, listening.events)
-    said = [event["label"] for _, event in listening.events]
+    said = [event["label"] for when, event in listening.events if when >= began]
     assert heard >= 0.9 * recording.in_file(load(listening.model)), (heard, said)
     assert len(said) <= 1.25 * CLIPS[words], said
 
@@ -352,7 +364,7 @@ def test_nine_people_of_ten_are_heard(played, released):
 
 
 def test_noise_says_nothing(played):
-    assert played.hiss.wait(120) == 0
+    played.finish("noise")
     for listening in played.unmoved:
         summary = listening.end()
         assert listening.events == [], listening.events

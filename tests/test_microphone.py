@@ -252,6 +252,17 @@ def test_a_lost_device_is_known_again(card, wanted, devices, found):
             assert (next(mic.blocks()) == 7).all()
 
 
+def test_ctrl_c_waits_until_a_look_for_devices_is_over(card):
+    """Half done, it would leave PortAudio and sounddevice of two minds, and the program would end with a traceback."""
+    card._terminate = lambda: signal.raise_signal(signal.SIGINT)
+    with Microphone() as mic, pytest.raises(KeyboardInterrupt):
+        mic.reopen()
+    assert card.looks == 1
+    card._terminate = lambda: None
+    with Microphone() as mic:
+        assert mic.reopen()  # and the next one is as before
+
+
 def test_behind_is_what_waits_and_what_the_clock_misses(card, monkeypatch):
     now = 100.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now)

@@ -1,6 +1,9 @@
 """Which microphones there are, and the one that is meant by an index or a part of a name."""
 
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +34,26 @@ def portaudio() -> Any:
 def look_again() -> None:
     """Make PortAudio look for devices anew: it does so only when it starts. Every open stream must be closed before."""
     sd = portaudio()
-    with suppress(sd.PortAudioError):  # where the last look failed, there is nothing to end
-        sd._terminate()
-    sd._initialize()
+    with uninterrupted():  # between PortAudio's end and sounddevice's note of it, Ctrl-C would end it twice
+        with suppress(sd.PortAudioError):  # where the last look failed, there is nothing to end
+            sd._terminate()
+        sd._initialize()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done. Only the main thread is ever interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
 
 
 def input_devices() -> list[Device]:
