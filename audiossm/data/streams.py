@@ -17,6 +17,7 @@ from audiossm.data.folder import NOISE_FOLDER, SILENCE, Clip, find_clips
 
 BLOCK = 0.01  # seconds over which the level of a clip is taken to find its word
 AUDIBLE = 0.1  # share of the way from a clip's floor to its peak level above which a word is audible: 20 dB down
+GRACE = 0.75  # seconds after a word's end in which it may still be reported
 PAUSE = 0.2  # the longest silence within a word, in seconds: the closure of a plosive, with room
 FADE = 0.02  # seconds of fade at both ends of a clip, so that it does not begin with a click
 GLIDE = 0.25  # seconds in which the bed's level changes from one word's to the next's

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy.stats import chi2
 
-from audiossm.data.streams import Stream, Word, make_streams
+from audiossm.data.streams import GRACE, Stream, Word, make_streams
 from audiossm.streaming import FrameClock, Model, load
 from audiossm.streaming.metadata import DetectorSettings
 from audiossm.tasks import KeywordModel
@@ -28,7 +28,6 @@ from audiossm.training.detections import averages, detections
 from audiossm.training.pictures import draw_heard, draw_misses
 from audiossm.training.statistics import wilson
 
-GRACE = 0.75  # seconds after a word's end in which it may still be reported
 THRESHOLDS = (0.998, 0.995, *(percent / 100 for percent in range(99, 9, -1)))
 PICTURED = 20  # seconds of a stream
 FALSE_ALARMS = 0.5  # an hour: the operating point that is reported
