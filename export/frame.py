@@ -57,9 +57,12 @@ class StateLayout:
         return torch.cat([value.flatten(1) for value in file_state(state, self.one_system).values()], dim=1)
 
     def unpack(self, packed: Tensor) -> State:
-        """Return the parts of (B, size) as a file keeps them."""
-        rows = packed.split(self.sizes, dim=1)
-        return {name: row.unflatten(1, shape) for (name, shape, _), row in zip(self.parts, rows, strict=True)}
+        """Return the parts of (B, size), each still a row of floats a stream."""
+        return dict(zip((name for name, _, _ in self.parts), packed.split(self.sizes, dim=1), strict=True))
+
+    def shaped(self, rows: State) -> State:
+        """Return parts in their shapes."""
+        return {name: rows[name].unflatten(1, shape) for name, shape, _ in self.parts}
 
 
 class KeywordFrame(nn.Module):
@@ -74,18 +77,18 @@ class KeywordFrame(nn.Module):
     def forward(self, seen: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return each label's probability at the end of the frame (B, classes), and the state to hand on (B, S)."""
         model, before = self.model, self.layout.unpack(state)
-        features, modes = model.encoder.read(seen, reverse(before["encoder.modes"]))
+        features, modes = model.encoder.advance(seen, before["encoder.modes"])
         u, layers = self.layers(self.widen(features), before)
-        pooled, after = model.pool(u.unsqueeze(1), {"sums": before["pool.sums"]})
-        posteriors = model.head(pooled.flatten(1)).softmax(-1)
-        kept = (reverse(modes), *layers, after["sums"])
+        sums = before["pool.sums"] * model.pool.log_fade().exp() + model.pool.terms(u)  # one step of the pool
+        posteriors = model.head(model.pool.mean(sums)).softmax(-1)
+        kept = (modes, *layers, sums)
         return posteriors, torch.cat([value.flatten(1) for value in kept], dim=1)
 
     def layers(self, u: Tensor, before: State) -> tuple[Tensor, Sequence[Tensor]]:
         """Run one step (B, H) of the backbone; return its output and its states as the file keeps them."""
         if self.stack is not None:
-            return self.stack(u, before["backbone.x"].flatten(3).flatten(1, 2))
-        states = {name: reverse(value) for name, value in part(before, "backbone").items()}
+            return self.stack(u, before["backbone.x"])
+        states = {name: reverse(value) for name, value in part(self.layout.shaped(before), "backbone").items()}
         y, after = self.model.backbone(u.unsqueeze(1), states)
         return y.squeeze(1), [reverse(value) for value in after.values()]
 

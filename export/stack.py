@@ -25,9 +25,9 @@ def is_one_system(stack: Stack) -> bool:
 
 
 class StackStep(nn.Module):
-    """A step of a stack: (u (B, H), x (B, 2 N, L H)) to (y (B, H), real and imaginary parts of x afterwards).
+    """A step of a stack: (u (B, H), x (B, 2 N L H)) to (y (B, H), real and imaginary parts of x afterwards).
 
-    The 2 N rows of x are all real parts, then all imaginary parts, of the layers' states side by side.
+    x holds 2 N rows in a row: all real parts, then all imaginary parts, of the layers' states side by side.
     """
 
     def __init__(self, stack: Stack):
@@ -41,12 +41,15 @@ class StackStep(nn.Module):
         scale, shift = (torch.cat(parts) for parts in zip(*(b.norm.constants() for b in blocks), strict=True))
         gain, reads, _ = ssm_block(log_a, c, torch.cat([block.mixer.d for block in blocks]), 1)
         gain = gain.flatten()  # of a layer's normed input v = scale u + shift, (L H)
-        free = channelwise(reads.permute(2, 1, 0), x).flatten(1) + gain * shift
+        free = channelwise(reads.permute(2, 1, 0), x.unflatten(1, (-1, len(gain)))).flatten(1) + gain * shift
         count, inputs = len(blocks), []
         for block, k, ahead in zip(blocks, (gain * scale).chunk(count), free.chunk(count, dim=1), strict=True):
             inputs.append(u)
-            u = u + F.glu(block.gate(F.gelu(k * u + ahead)), dim=-1)
-        v = (torch.cat(inputs, dim=1) * scale + shift).unsqueeze(1)
-        re, im = pairs.exp(log_a).permute(2, 1, 0)  # a, each (N, L H)
+            h = F.gelu(k * u + ahead)
+            # A GLU in two products: a runtime runs the gate's sigmoid with its product, and has nothing to take apart.
+            value, gate = zip(block.gate.weight.chunk(2), block.gate.bias.chunk(2), strict=True)
+            u = u + F.linear(h, *value) * F.linear(h, *gate).sigmoid()
+        re, im = pairs.exp(log_a).permute(2, 1, 0).flatten(1)  # a, each (N L H)
+        v = torch.cat([torch.cat(inputs, dim=1) * scale + shift] * log_a.shape[1], dim=1)  # for each of N
         x_re, x_im = x.chunk(2, dim=1)
         return u, (x_re * re - x_im * im + v, x_re * im + x_im * re)

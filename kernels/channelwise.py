@@ -25,7 +25,7 @@ def channelwise(matrix: Tensor, z: Tensor) -> Tensor:
         return matrix[:, 0] * z
     if rows == 1:
         return add_rows(matrix[0] * z)
-    terms = matrix.transpose(0, 1) * z.unsqueeze(2)  # (B, I, O, H)
+    terms = matrix.transpose(0, 1) * z.reshape(-1, inputs, 1, channels)  # (B, I, O, H)
     return add_rows(terms.flatten(2)).reshape(-1, rows, channels)
 
 

@@ -14,6 +14,7 @@ import soundfile
 
 from audiossm.cli import main
 from audiossm.streaming import AudioFile
+from audiossm.streaming.stream import KeywordStream
 
 tiny = SimpleNamespace(**run_path(str(Path(__file__).with_name("tiny_model.py"))))
 
@@ -97,6 +98,23 @@ def test_bench(audiossm, model):
     assert 0 < figures["frame_us_p50"] <= figures["frame_us_p99"]
     code, out, _ = audiossm("bench", model, "--seconds", 0.2)
     assert code == 0 and "real_time_factor" in out
+
+
+def test_bench_shows_memory_that_grows(audiossm, model, monkeypatch):
+    """And that a stream's does not."""
+    grown = ("bench", model, "--seconds", 60, "--json")
+    figures = json.loads(audiossm(*grown)[1])
+    if figures["rss_growth_mib"] is None:
+        pytest.skip("this system does not tell a process's memory")
+    assert abs(figures["rss_growth_mib"]) < 2 < figures["rss_mib"]
+    kept, push = [], KeywordStream.push
+
+    def hoarding(stream, chunk):
+        kept.append(np.full(chunk.shape, 1.0))  # 2.5 KiB a frame
+        return push(stream, chunk)
+
+    monkeypatch.setattr(KeywordStream, "push", hoarding)
+    assert json.loads(audiossm(*grown)[1])["rss_growth_mib"] > 5
 
 
 def test_inspect(audiossm, model):

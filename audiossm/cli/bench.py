@@ -13,6 +13,7 @@ UNITS = {
     "frame_us_p99": "us a frame, 99 of 100 are faster",
     "latency_ms": "ms, of the algorithm",
     "rss_mib": "MiB, of this process",
+    "rss_growth_mib": "MiB more than after the first two seconds",
     "state_bytes": "bytes a stream remembers",
     "params": "trained parameters",
     "rate": "Hz",
@@ -32,6 +33,8 @@ def bench(
     """Measure how fast a model runs on this machine, one thread, frame by frame, and what memory it needs.
 
     Example: `audiossm bench kw.onnx --rate 44100 --json`
+
+    Does its memory grow? An hour of audio takes some twenty seconds: `audiossm bench kw.onnx --seconds 3600`
     """
     from rich.console import Console
     from rich.table import Table

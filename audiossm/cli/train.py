@@ -52,6 +52,16 @@ def keywords(
     base: Annotated[
         Path | None, typer.Option(help="With --extend: the data that run was trained on, so that nothing is forgotten.")
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run folder whose model, of the same labels, is to be imitated too; several: their mean."),
+    ] = None,
+    teacher_weight: Annotated[
+        float | None, typer.Option(min=0, max=1, help="With --teacher: share of the loss that is imitation (0.7).")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="With --teacher: above 1 its less likely words weigh more (2).")
+    ] = None,
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
     download: Annotated[
         bool, typer.Option("--download", help="First fetch Speech Commands (2.3 GB) into --data, unless it is there.")
@@ -74,6 +84,9 @@ def keywords(
 
     With ten recordings of one's own of each word:
     audiossm train keywords --data mine/ --out runs/mine --extend runs/kw --base speech_commands/
+
+    A smaller model that imitates larger ones:
+    audiossm train keywords --data speech_commands/ --out runs/s --recipe small --teacher runs/a --teacher runs/b
     """
     from audiossm.data import download_speech_commands
     from audiossm.training import train_keywords
@@ -81,9 +94,12 @@ def keywords(
     from audiossm.training.recipes import load_recipe
 
     sizes = {"rate": rate, "channels": channels, "modes": modes, "d_model": width, "layers": layers, "d_state": d_state}
-    settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "seed": seed}
+    imitation = {"teacher_weight": teacher_weight, "temperature": temperature}
+    settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "seed": seed, **imitation}
     if (extend is None) != (base is None):
         raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
+    if not teacher and any(value is not None for value in imitation.values()):
+        raise typer.BadParameter("--teacher-weight and --temperature go with --teacher RUN")
     given = [name for name, value in sizes.items() if value is not None]
     if extend is not None and given:
         flag = given[0].replace("d_model", "width").replace("_", "-")
@@ -104,4 +120,5 @@ def keywords(
         progress,
         say=typer.echo,
         extend=None if extend is None or base is None else (extend, base),
+        teachers=teacher or (),
     )

@@ -169,24 +169,27 @@ class Filterbank(Mixer):
         return self.read(seen, modes)
 
     def read(self, seen: Tensor, modes: Tensor) -> tuple[Tensor, Tensor]:
-        """Advance by whole ticks, given each tick's window times its taps, (B, T, K).
+        """Advance by whole ticks, given each tick's window times its taps, (B, T, K); modes as in `ticks`."""
+        y, planes = self.advance(seen, modes.permute(0, 3, 2, 1).flatten(1))
+        return y, planes.unflatten(1, (2, self.modes, self.channels)).permute(0, 3, 2, 1)
 
-        The first 2 M C columns are what the window adds to the modes, as planes (2, M, C); the other 2 R C what it adds
-        to the channels at each read-out, as (R, 2, C).
+    def advance(self, seen: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Do the same with the modes (B, 2 M C) as planes (2, M, C) in a row, as a file keeps them.
+
+        The first 2 M C columns of `seen` are what the window adds to the modes, as such planes; the other 2 R C what it
+        adds to the channels at each read-out, as (R, 2, C).
         """
         batch, length, _ = seen.shape
         c, m, r = self.channels, self.modes, self.readouts
         added, local = seen.split((2 * m * c, 2 * r * c), dim=-1)
-        first = modes.permute(0, 3, 2, 1)  # (B, 2, M, C)
         log_decay = self.poles().transpose(0, 1).flatten(0, 1) * TICK  # (M C, 2)
-        steps = decay_scan(log_decay, added.reshape(batch, length, 2, m * c), first.flatten(2))
-        path = torch.cat((first.flatten(1), steps.flatten(1)), dim=1)  # the modes at the ticks' edges
+        steps = decay_scan(log_decay, added.reshape(batch, length, 2, m * c), first.unflatten(1, (2, m * c)))
+        path = torch.cat((first, steps.flatten(1)), dim=1)  # the modes at the ticks' edges
         starts, final = path.split((length * 2 * m * c, 2 * m * c), dim=1)
         y = channelwise(self.readout_matrix(), starts.reshape(batch * length, 2 * m, c))
         y = y + local.reshape(batch * length, 2 * r, c)
         mean = y.new_full((1, 2 * r), 2 / POWER_FLOOR / (2 * r))  # of |y|² over the read-outs, in floors
-        power = (mean @ y.square()).reshape(batch, length, c)
-        return (power + 1).log(), final.unflatten(1, (2, m, c)).permute(0, 3, 2, 1)
+        return (mean @ y.square() + 1).log().reshape(batch, length, c), final
 
     def readout_matrix(self) -> Tensor:
         """Return the matrix from a tick's first modes, planes (2, M), to its read-outs (R, 2), for each channel.

@@ -18,8 +18,9 @@ def measure(model: Model, rate: int | None = None, seconds: float = 10.0) -> dic
 
     rate: Hz of the audio, None is the model's own. seconds: of audio, over all rounds.
     Returns: real_time_factor (CPU time over audio time), frame_us_p50 and frame_us_p99 (microseconds a
-    frame), latency_ms (algorithmic), rss_mib (memory of this process, None where the system does not tell),
-    state_bytes, params, and the rate and the seconds measured.
+    frame), latency_ms (algorithmic), rss_mib (memory of this process at the end, None where the system does not tell),
+    rss_growth_mib (by how much that is more than after the first two seconds), state_bytes, params, and the rate and
+    the seconds measured.
     """
     if not 0 < seconds < float("inf"):
         raise ValueError(f"the seconds to measure must be a positive number, not {seconds}")
@@ -29,16 +30,20 @@ def measure(model: Model, rate: int | None = None, seconds: float = 10.0) -> dic
     noise = np.random.default_rng(0).normal(0, 0.1, 2 * stream.rate).astype(np.float32)
     step = round(meta.frame_seconds * stream.rate)
     chunks = [noise[begin : begin + step] for begin in range(0, len(noise) - step + 1, step)]
-    for chunk in chunks[:10]:  # the first calls allocate
+    took = np.full((ROUNDS, frames), 0.0)  # written, so that none of its memory is new later
+    for chunk in chunks:  # the first calls allocate
         stream.push(chunk)
-    rounds = [_round(stream.push, chunks, frames, step / stream.rate) for _ in range(ROUNDS)]
-    factor, p50, p99 = np.median(rounds, axis=0)
+    begun = _resident()
+    factors = [_round(stream.push, chunks, times, step / stream.rate) for times in took]
+    ended = _resident()
+    p50, p99 = np.median(np.percentile(took * 1e6, (50, 99), axis=1), axis=1)
     return {
-        "real_time_factor": float(factor),
+        "real_time_factor": float(np.median(factors)),
         "frame_us_p50": float(p50),
         "frame_us_p99": float(p99),
         "latency_ms": 1000 * meta.latency / meta.rate,
-        "rss_mib": _resident(),
+        "rss_mib": ended,
+        "rss_growth_mib": None if begun is None or ended is None else ended - begun,
         "state_bytes": 4 * meta.state_size,
         "params": meta.params,
         "rate": stream.rate,
@@ -46,17 +51,14 @@ def measure(model: Model, rate: int | None = None, seconds: float = 10.0) -> dic
     }
 
 
-def _round(push: Any, chunks: list[np.ndarray], frames: int, frame: float) -> tuple[float, float, float]:
-    """Time `frames` calls of `frame` seconds each: (CPU time over audio time, p50 in us, p99 in us)."""
-    took = np.empty(frames)
+def _round(push: Any, chunks: list[np.ndarray], took: np.ndarray, frame: float) -> float:
+    """Write down the seconds that each call of `frame` seconds took, (calls,); return CPU time over audio time."""
     cpu = time.process_time()
-    for i in range(frames):
+    for i in range(len(took)):
         begin = time.perf_counter()
         push(chunks[i % len(chunks)])
         took[i] = time.perf_counter() - begin
-    cpu = time.process_time() - cpu
-    p50, p99 = np.percentile(took * 1e6, (50, 99))
-    return cpu / (frames * frame), float(p50), float(p99)
+    return (time.process_time() - cpu) / (len(took) * frame)
 
 
 def _resident() -> float | None:

@@ -34,19 +34,31 @@ class FadingMean(Mixer):
         """Map u (B, L, H) to the means up to each step, (B, L, H)."""
         self.refuse_rate(rate)
         sums = (state or self.initial_state(u.shape[0]))["sums"]
-        g = torch.sigmoid(self.gate(u))
-        terms, paths = torch.cat((g * u, g), dim=-1), []
+        terms, paths = self.terms(u), []
         for begin in range(0, u.shape[1], LONGEST):
             paths.append(self.fade(terms[:, begin : begin + LONGEST], sums))
             sums = paths[-1][:, -1]
         path = paths[0] if len(paths) == 1 else torch.cat([terms[:, :0], *paths], dim=1)
-        of_u, of_gates = path.split((u.shape[2], 1), dim=-1)
-        return of_u / of_gates.clamp(min=1e-6), {"sums": sums}
+        return self.mean(path), {"sums": sums}
+
+    def log_fade(self) -> Tensor:
+        """Return log λ."""
+        return -torch.exp(-self.log_memory)
+
+    def terms(self, u: Tensor) -> Tensor:
+        """Return what each step of u (..., H) adds to the sums, (..., H + 1)."""
+        g = torch.sigmoid(self.gate(u))
+        return torch.cat((g * u, g), dim=-1)
+
+    def mean(self, sums: Tensor) -> Tensor:
+        """Return the means (..., H) that sums (..., H + 1) stand for."""
+        of_u, of_gates = sums.split((sums.shape[-1] - 1, 1), dim=-1)
+        return of_u / of_gates.clamp(min=1e-6)
 
     def fade(self, terms: Tensor, sums: Tensor) -> Tensor:
         """Return the faded sums of terms (B, L, H + 1) up to each step, begun from sums (B, H + 1)."""
         step = torch.arange(terms.shape[1], device=terms.device, dtype=terms.dtype)
-        log_fade = -torch.exp(-self.log_memory)  # log λ
+        log_fade = self.log_fade()
         lag = step.unsqueeze(1) - step
         weight = torch.where(lag >= 0, torch.exp(log_fade * lag.clamp(min=0)), 0)
         return weight @ terms + torch.exp(log_fade * (step + 1)).unsqueeze(1) * sums.unsqueeze(1)

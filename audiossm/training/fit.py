@@ -6,7 +6,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from audiossm.training.module import KeywordTraining
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
 from audiossm.training.pictures import bank_of, draw_filters
 from audiossm.training.splits import load_splits
+from audiossm.training.teacher import load_teachers
 
 
 def train_keywords(
@@ -44,6 +45,7 @@ def train_keywords(
     progress: bool = True,
     say: Callable[[str], None] = print,
     extend: tuple[str | Path, str | Path] | None = None,
+    teachers: Sequence[str | Path] = (),
 ) -> KeywordModel:
     """Train on the split "train" of a data folder, watching "val" where there is one.
 
@@ -69,6 +71,7 @@ def train_keywords(
         say: gets one line for each thing worth telling.
         extend: a run folder whose model to begin with, and the data folder that it was trained on, which is mixed in so
             that nothing is forgotten. Size and rate are then that model's, not config's, and new labels come last.
+        teachers: run folders whose models, with the same labels and rate, are listened to beside the labels.
 
     Raises:
         FileNotFoundError, ValueError: the data or the run folder is not as it should be, in one line.
@@ -97,11 +100,14 @@ def train_keywords(
         if folder is not None
     }
     config = replace(config, labels=tuple(train.labels))
+    taught_by = load_teachers(teachers, config, options.temperature)
     torch.manual_seed(options.seed)
     model = KeywordModel(config) if known is None else extended(known, train.labels)
     begun_as: dict[str, Any] = {"config": asdict(config), "options": asdict(options)}
     if extend is not None:
         begun_as["extends"], begun_as["base"] = map(str, extend)
+    if teachers:
+        begun_as["teachers"] = [str(run) for run in teachers]
     if first:
         begin_run(out, begun_as, resume)
     if resume and (out / "model.json").is_file():
@@ -110,13 +116,14 @@ def train_keywords(
     say(f"training {parameter_count(model):,} parameters on {len(train)} clips of {len(train.labels)} classes")
     trainer = build_trainer(out, options, len(train), local, machines, progress, say)
     begun = time.monotonic()
-    training = KeywordTraining(model, options, **recordings)
+    training = KeywordTraining(model, options, **recordings, teachers=taught_by)
     # The same everywhere, and nothing that gradients go through: several devices need not be told of them every step.
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(training, ["noise", "speech"])
     fit(trainer, training, ClipBatches(train, val, options), out, resume, say)
     if trainer.is_global_zero:
         about = summary(trainer, train, options, time.monotonic() - begun)
-        save_model(out, model.cpu().eval(), about | ({} if extend is None else {"extends": str(extend[0])}))
+        about |= {name: begun_as[name] for name in ("extends", "teachers") if name in begun_as}
+        save_model(out, model.cpu().eval(), about)
         draw_filters(out / "filters.png", bank_of(model.encoder))
     say(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
     return model
@@ -166,7 +173,7 @@ def begin_run(out: Path, run: dict[str, Any], resume: bool) -> None:
     """Write run.json, or raise where a run to resume was begun otherwise."""
     text, note = json.dumps(run, indent=2) + "\n", out / "run.json"
     if resume and note.is_file() and note.read_text() != text:
-        raise ValueError(f"{out} was begun with other options or labels: resume with the same ones ({note})")
+        raise ValueError(f"{out} was begun with other options, labels or teachers: resume with the same ones ({note})")
     out.mkdir(parents=True, exist_ok=True)
     write_beside(note, text.encode())
 

@@ -17,6 +17,7 @@ from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks import KeywordModel
 from audiossm.training.graphed import record
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
+from audiossm.training.teacher import Teachers
 
 RATE_STEP = 2 * TICKS_PER_SECOND  # Hz between the rates heard in training: each has ticks that begin on samples
 LOWEST_CUT = 0.55  # band limiting keeps at least this share of the channels: about 2.5 kHz with the default filterbank
@@ -34,27 +35,32 @@ class KeywordTraining(LightningModule):
         options: TrainOptions,
         noise: np.ndarray | None = None,
         speech: np.ndarray | None = None,
+        teachers: Teachers | None = None,
     ):
         """Take recordings of noise and of other speech, int16 (n,) at the model's rate, longer than a clip."""
         super().__init__()
         for name, recordings in {"noise": noise, "speech": speech}.items():
             recordings = np.zeros(0, np.int16) if recordings is None else recordings
             self.register_buffer(name, torch.from_numpy(recordings), persistent=False)
-        self.model, self.options = model, options
+        self.model, self.options, self.teachers = model, options, teachers
         self.accuracy = MulticlassAccuracy(len(model.config.labels), average="micro")
         self.rates = augment.rates_around(model.config.rate, options.rate_jitter, RATE_STEP)
         self.graphs: dict[tuple, Callable[[Tensor], Tensor]] = {}
+        self.taught_graphs: dict[tuple, Callable[[Tensor], Tensor]] = {}
 
     def on_train_start(self) -> None:
         """On one GPU, record each shape that a step can have."""
         o, config = self.options, self.model.config
+        if self.teachers is not None:
+            self.teachers.models.to(self.device)
         if self.device.type != "cuda" or self.trainer.world_size > 1 or o.batch % 2:
             return
         clip = torch.zeros(o.batch, round(CLIP_SECONDS * config.rate), device=self.device)
         shapes = [(rate, chained) for rate in self.rates for chained in (False, True)]
-        self.graphs = record(
-            self.model, self.hear, [((rate, c), clip.reshape(o.batch // (1 + c), -1)) for rate, c in shapes]
-        )
+        variants = [((rate, c), clip.reshape(o.batch // (1 + c), -1)) for rate, c in shapes]
+        self.graphs = record(self.model, self.hear, variants)
+        if self.teachers is not None:
+            self.taught_graphs = record(self.teachers.models, self.taught, variants)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch, heard through a random room, microphone and mouth."""
@@ -75,6 +81,9 @@ class KeywordTraining(LightningModule):
         key = (self.rates[int(torch.randint(len(self.rates), ()))], chained)
         logits = self.graphs[key](audio) if key in self.graphs else self.hear(audio, *key)
         loss = share * self.loss(logits, target) + (1 - share) * self.loss(logits, target[partner])
+        if self.teachers is not None:
+            taught = self.taught_graphs[key](audio) if key in self.taught_graphs else self.taught(audio, *key)
+            loss = (1 - o.teacher_weight) * loss + o.teacher_weight * self.teachers.loss(logits, taught)
         self.log("train_loss", loss.mean(), prog_bar=True)
         return loss.mean()
 
@@ -101,9 +110,12 @@ class KeywordTraining(LightningModule):
         features = augment.mask(features, 1, o.time_mask, 2)
         features = augment.mask(features, 2, o.channel_mask, 2)
         logits, _ = self.model.classify(features)
-        if not chained:
-            return logits[:, -1]
-        return torch.stack((logits[:, logits.shape[1] // 2 - 1], logits[:, -1]), dim=1).flatten(0, 1)
+        return at_ends(logits, chained)
+
+    def taught(self, audio: Tensor, rate: int, chained: bool) -> Tensor:
+        """Return the teachers' posteriors (clips, classes) at each clip's end, of audio as in `hear`."""
+        assert self.teachers is not None
+        return at_ends(self.teachers.posteriors(audio, rate), chained)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return each clip's cross-entropy (B,) with smoothed labels."""
@@ -138,3 +150,10 @@ class KeywordTraining(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def at_ends(steps: Tensor, chained: bool) -> Tensor:
+    """Return what a model says (clips, classes) at each clip's end, of steps (B, T, classes) with one or two a row."""
+    if not chained:
+        return steps[:, -1]
+    return torch.stack((steps[:, steps.shape[1] // 2 - 1], steps[:, -1]), dim=1).flatten(0, 1)

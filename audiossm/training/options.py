@@ -33,6 +33,8 @@ class TrainOptions:
         band_share: share of the clips that lose the channels above a random one.
         time_mask, channel_mask: widest mask, in ticks and in channels; two of each a clip.
         chain_share: share of the steps in which clips follow one another in pairs, so that the model learns to go on.
+        teacher_weight, temperature: share of the loss that the teachers have, where there are any; what logits are
+            divided by before they are compared with theirs (above 1: softer).
         seed: of weights, order and augmentation.
     """
 
@@ -61,6 +63,8 @@ class TrainOptions:
     time_mask: int = 25
     channel_mask: int = 10
     chain_share: float = 0.5
+    teacher_weight: float = 0.7
+    temperature: float = 2.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,6 +75,10 @@ class TrainOptions:
             raise ValueError(f"lr must be a positive number, not {self.lr}")
         if not 0 <= self.balance <= 1:
             raise ValueError(f"balance must be from 0 to 1, not {self.balance}")
+        if not 0 <= self.teacher_weight <= 1:
+            raise ValueError(f"teacher_weight must be from 0 to 1, not {self.teacher_weight}")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature must be a positive number, not {self.temperature}")
 
     @property
     def lr_factor(self) -> float:
