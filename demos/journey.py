@@ -35,7 +35,7 @@ SHORT = TrainOptions(
     band_share=0.3,
     time_mask=0,
     channel_mask=0,
-    chain_share=0.6,
+    stream_share=0.5,
 )
 MICROPHONE = 44100  # Hz: a rate that the training never saw
 

@@ -172,7 +172,7 @@ def test_each_validation_clip_is_heard_once(toys, devices):
     batches, heard = ClipBatches(train_clips, val, OPTIONS), []
     for rank in range(devices):
         batches.trainer = SimpleNamespace(world_size=devices, global_rank=rank)
-        heard += [audio for batch, _ in batches.val_dataloader() for audio in batch.numpy()]
+        heard += [audio for batch, *_ in batches.val_dataloader() for audio in batch.numpy()]
     assert len(heard) == len(val) == 9
     assert sorted(audio.tobytes() for audio in heard) == sorted(audio.tobytes() for audio in val.audio)
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from audiossm.data import find_clips, load_clips
 from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.training import TrainOptions, load_model, save_model, train_keywords
-from audiossm.training.module import KeywordTraining
+from audiossm.training.module import CLIPS, ROWS, KeywordTraining
 from audiossm.training.teacher import Teachers
 
 LABELS = ("high", "low", "warble")
@@ -54,10 +54,10 @@ def equal(run, other):
 # The loss
 
 
-def step(weight, temperature, batch=6, chain=0.5):
+def step(weight, temperature, batch=6, streams=0.5):
     """A training step of fixed random draws: its loss, what the student heard, its logits, and the teachers."""
     teachers = [model(1), model(2, d_model=10, channels=14)]
-    options = TrainOptions(batch=batch, teacher_weight=weight, temperature=temperature, chain_share=chain)
+    options = TrainOptions(batch=batch, teacher_weight=weight, temperature=temperature, stream_share=streams)
     training = KeywordTraining(model(0), options, teachers=Teachers(teachers, temperature))
     training.log = lambda *_, **__: None
     heard, hear = [], training.hear
@@ -68,28 +68,27 @@ def step(weight, temperature, batch=6, chain=0.5):
 
     training.hear = listening
     torch.manual_seed(5)
-    clips = (torch.randint(-9000, 9000, (batch, 16000), dtype=torch.int16), torch.arange(batch) % 3)
+    audio = torch.randint(-9000, 9000, (batch, 16000), dtype=torch.int16)
+    clips = (audio, torch.arange(batch) % 3, torch.tensor([[2000, 9000]]).repeat(batch, 1))
     loss = training.training_step(clips, 0)
     loss.backward()
-    ((audio, rate, chained), logits) = heard[0]
-    return loss.detach(), audio, rate, chained, logits.detach(), teachers
+    ((audio, rate, how), logits) = heard[0]
+    return loss.detach(), audio, rate, how, logits.detach(), teachers
 
 
-@pytest.mark.parametrize("chain", [0.0, 1.0])
-def test_the_loss_is_what_the_formula_says(chain):
+@pytest.mark.parametrize("streams", [0.0, 1.0])
+def test_the_loss_is_what_the_formula_says(streams):
     """(1 - w) cross-entropy + w T² sum_k p_k (log p_k - log q_k), p the teachers' mean on the audio as it was heard."""
     w, temperature = 0.3, 2.5
-    loss, audio, rate, chained, logits, teachers = step(w, temperature, chain=chain)
-    assert chained == bool(chain) and len(audio) == (3 if chained else 6)
+    loss, audio, rate, how, logits, teachers = step(w, temperature, streams=streams)
+    assert how == (ROWS if streams else CLIPS) and len(audio) == (3 if streams else 6)
     p = 0
     for teacher in teachers:
         said, _ = teacher.eval()(audio.unsqueeze(-1), rate=rate)
-        middle = said.shape[1] // 2 - 1
-        said = torch.stack((said[:, middle], said[:, -1]), 1).reshape(6, 3) if chained else said[:, -1]
-        p = p + torch.softmax(said / temperature, -1) / 2
+        p = p + torch.softmax((said if streams else said[:, -1]) / temperature, -1) / 2
     q = torch.softmax(logits / temperature, -1)
     imitation = temperature**2 * (p * (p.log() - q.log())).sum(-1).mean()
-    labels, *_ = step(0.0, temperature, chain=chain)
+    labels, *_ = step(0.0, temperature, streams=streams)
     assert imitation > 0.01 and abs(imitation - labels) > 0.01
     torch.testing.assert_close(loss, (1 - w) * labels + w * imitation, rtol=1e-4, atol=1e-6)
 

@@ -51,9 +51,9 @@ def at_snr(noise: Tensor, audio: Tensor, low_snr: float, high_snr: float) -> Ten
 
 
 def pieces(recordings: Tensor, count: int, length: int) -> Tensor:
-    """Cut `count` random pieces of `length` samples out of recordings (n,): (count, length)."""
-    begin = torch.randint(len(recordings) - length, (count, 1), device=recordings.device)
-    return recordings[begin + torch.arange(length, device=recordings.device)] / 32768.0
+    """Cut `count` random pieces of `length` samples out of recordings (n,), which begin again: (count, length)."""
+    begin = torch.randint(len(recordings), (count, 1), device=recordings.device)
+    return recordings[(begin + torch.arange(length, device=recordings.device)) % len(recordings)] / 32768.0
 
 
 def level(audio: Tensor) -> Tensor:

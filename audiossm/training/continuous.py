@@ -49,8 +49,8 @@ def lay_out(audio: Tensor, spans: Tensor, target: Tensor, pause: float) -> Rows:
     """
     (clips, samples), words = audio.shape, words_in(len(audio))
     length = row_samples(clips, samples, pause)
-    share = torch.rand(clips // words, words + 1, device=audio.device).neg().add(1).log()
-    before = (share / share.sum(1, keepdim=True)).cumsum(1)[:, :-1]  # of all pauses, what has passed: even gaps
+    pauses = audio.new_empty(clips // words, words + 1).exponential_()
+    before = (pauses / pauses.sum(1, keepdim=True)).cumsum(1)[:, :-1]  # the share of all pauses that has passed
     begin = (before * (length - words * samples)).long()
     begin = begin + samples * torch.arange(words, device=audio.device)
     place = begin.unsqueeze(2) + torch.arange(samples, device=audio.device)

@@ -8,22 +8,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from audiossm.data import ClipArray
+from audiossm.data.streams import audible
 from audiossm.training.options import TrainOptions
 
 VAL_BATCH = 256
 
 
 class ClipDataset(Dataset):
-    """Clips in memory; a whole batch is cut out at once."""
+    """Clips in memory; a whole batch is cut out at once: (audio (B, n) int16, targets (B,), spans (B, 2) int64).
+
+    spans: the samples between which a clip's word is audible.
+    """
 
     def __init__(self, clips: ClipArray):
         self.audio, self.targets = torch.from_numpy(clips.audio), torch.from_numpy(clips.targets)
+        self.spans = torch.tensor([audible(clip, clips.rate) for clip in clips.audio])
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return self.audio[rows], self.targets[rows]
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.audio[rows], self.targets[rows], self.spans[rows]
 
 
 class TrainingOrder(Sampler):
@@ -67,7 +72,7 @@ class TrainingOrder(Sampler):
 
 
 class ClipBatches(LightningDataModule):
-    """Training and validation clips as batches of (audio (B, n) int16, targets (B,) int64).
+    """Training and validation clips as batches of a `ClipDataset`.
 
     `options.batch` counts clips over all devices. With several devices each takes its share of every batch, and of the
     validation clips each is heard by one device.

@@ -15,19 +15,37 @@ from audiossm.data.augment import some
 from audiossm.data.folder import OTHER, SILENCE
 from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks import KeywordModel
+from audiossm.tasks.keywords import STEPS_PER_SECOND
+from audiossm.training.continuous import (
+    BACKGROUND,
+    Rows,
+    add_beds,
+    due,
+    lay_out,
+    row_samples,
+    spoken_level,
+    stream_loss,
+    words_in,
+)
 from audiossm.training.graphed import record
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
 from audiossm.training.teacher import Teachers
 
 RATE_STEP = 2 * TICKS_PER_SECOND  # Hz between the rates heard in training: each has ticks that begin on samples
+CLIPS, ROWS = "clips", "rows"  # how a step hears its clips
 LOWEST_CUT = 0.55  # band limiting keeps at least this share of the channels: about 2.5 kHz with the default filterbank
 
 
 class KeywordTraining(LightningModule):
-    """Trains a KeywordModel on batches of (audio (B, n) int16, targets (B,) int64)."""
+    """Trains a KeywordModel on batches of (audio (B, n) int16, targets (B,) int64, spans (B, 2) int64).
+
+    A step hears its clips one by one and judges the model at their ends, or as streams and judges it all the time.
+    spans: the samples between which a clip's word is audible.
+    """
 
     noise: Tensor
     speech: Tensor
+    words: Tensor
 
     def __init__(
         self,
@@ -37,11 +55,13 @@ class KeywordTraining(LightningModule):
         speech: np.ndarray | None = None,
         teachers: Teachers | None = None,
     ):
-        """Take recordings of noise and of other speech, int16 (n,) at the model's rate, longer than a clip."""
+        """Take recordings of noise and of other speech, int16 (n,) at the model's rate."""
         super().__init__()
         for name, recordings in {"noise": noise, "speech": speech}.items():
             recordings = np.zeros(0, np.int16) if recordings is None else recordings
             self.register_buffer(name, torch.from_numpy(recordings), persistent=False)
+        words = torch.tensor([not label.startswith("_") for label in model.config.labels])
+        self.register_buffer("words", words, persistent=False)
         self.model, self.options, self.teachers = model, options, teachers
         self.accuracy = MulticlassAccuracy(len(model.config.labels), average="micro")
         self.rates = augment.rates_around(model.config.rate, options.rate_jitter, RATE_STEP)
@@ -53,39 +73,78 @@ class KeywordTraining(LightningModule):
         o, config = self.options, self.model.config
         if self.teachers is not None:
             self.teachers.models.to(self.device)
-        if self.device.type != "cuda" or self.trainer.world_size > 1 or o.batch % 2:
+        if self.device.type != "cuda" or self.trainer.world_size > 1:
             return
-        clip = torch.zeros(o.batch, round(CLIP_SECONDS * config.rate), device=self.device)
-        shapes = [(rate, chained) for rate in self.rates for chained in (False, True)]
-        variants = [((rate, c), clip.reshape(o.batch // (1 + c), -1)) for rate, c in shapes]
+        samples = round(CLIP_SECONDS * config.rate)
+        clips = torch.zeros(o.batch, samples, device=self.device)
+        rows = clips.new_zeros(o.batch // words_in(o.batch), row_samples(o.batch, samples, o.stream_pause))
+        variants = [((rate, how), {CLIPS: clips, ROWS: rows}[how]) for rate in self.rates for how in (CLIPS, ROWS)]
         self.graphs = record(self.model, self.hear, variants)
         if self.teachers is not None:
             self.taught_graphs = record(self.teachers.models, self.taught, variants)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch, heard through a random room, microphone and mouth."""
-        o, (audio, target) = self.options, batch
-        rate = self.model.config.rate
-        audio = augment.shift(audio / 32768.0, round(o.shift * rate))
-        audio, target = self.background_only(audio, target)
+        audio, target, spans = batch
+        audio, target = self.background_only(audio / 32768.0, target)
+        if torch.rand(()) < self.options.stream_share:
+            loss = self.of_streams(audio, target, spans)
+        else:
+            loss = self.of_clips(audio, target)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def of_clips(self, audio: Tensor, target: Tensor) -> Tensor:
+        """Return the loss at the ends of clips (B, n)."""
+        o = self.options
+        audio = augment.shift(audio, round(o.shift * self.model.config.rate))
         audio, partner, share = augment.mixup(audio, o.mixup)
-        audio = some(audio, o.noise_share, lambda a: augment.coloured_noise(a, *o.noise_snr))
         if len(self.noise):
             audio = some(audio, o.background_share, lambda a: augment.background(a, self.noise, *o.background_snr))
-        audio = some(audio, o.room_share, lambda a: augment.reverberate(a, rate, *o.room_decay))
-        audio = some(audio, o.clip_share, lambda a: augment.clip(a, 0.2))
-        audio = augment.gain(audio, *o.gain_db)
-        chained = len(audio) % 2 == 0 and bool(torch.rand(()) < o.chain_share)
-        if chained:
-            audio = audio.reshape(len(audio) // 2, -1)
-        key = (self.rates[int(torch.randint(len(self.rates), ()))], chained)
-        logits = self.graphs[key](audio) if key in self.graphs else self.hear(audio, *key)
+        logits, _, taught = self.answer(self.carry(audio), CLIPS)
         loss = share * self.loss(logits, target) + (1 - share) * self.loss(logits, target[partner])
+        return self.with_teachers(loss.mean(), logits, taught)
+
+    def of_streams(self, audio: Tensor, target: Tensor, spans: Tensor) -> Tensor:
+        """Return the loss at each step of streams of clips (B, n), some of them beds alone."""
+        o, rate = self.options, self.model.config.rate
+        level = spoken_level(audio, spans)
+        target = target.masked_fill(~self.words[target], BACKGROUND)
+        rows = lay_out(augment.gain(audio, *o.stream_gain_db), spans, target, o.stream_pause)
+        level = level.reshape(len(rows.audio), -1).median(1, keepdim=True).values
+        empty = torch.rand_like(level) < o.stream_empty_share
+        rows = Rows(rows.audio.masked_fill(empty, 0), rows.start, rows.end, rows.target.masked_fill(empty, BACKGROUND))
+        kinds = [recordings for recordings in (self.noise, self.speech) if len(recordings)]
+        audio = rows.audio
+        if kinds:
+            bedded = empty | (torch.rand_like(level) < o.stream_bed_share)
+            audio = torch.where(bedded, add_beds(rows, kinds, level, *o.stream_snr), audio)
+        logits, heard_at, taught = self.answer(self.carry(audio), ROWS)
+        wanted = due(rows, logits.shape[1], heard_at / STEPS_PER_SECOND, rate)
+        return self.with_teachers(stream_loss(logits, wanted, self.words), logits, taught)
+
+    def carry(self, audio: Tensor) -> Tensor:
+        """Bring sound (R, n) to the model: hiss, a room, a microphone that clips, and its level."""
+        o = self.options
+        audio = some(audio, o.noise_share, lambda a: augment.coloured_noise(a, *o.noise_snr))
+        audio = some(audio, o.room_share, lambda a: augment.reverberate(a, self.model.config.rate, *o.room_decay))
+        audio = some(audio, o.clip_share, lambda a: augment.clip(a, 0.2))
+        return augment.gain(audio, *o.gain_db)
+
+    def answer(self, audio: Tensor, how: str) -> tuple[Tensor, int, Tensor | None]:
+        """Let the model and its teachers hear sound (R, n) at a random rate: logits, rate and posteriors."""
+        key, taught = (self.rates[int(torch.randint(len(self.rates), ()))], how), None
+        logits = self.graphs[key](audio) if key in self.graphs else self.hear(audio, *key)
         if self.teachers is not None:
             taught = self.taught_graphs[key](audio) if key in self.taught_graphs else self.taught(audio, *key)
-            loss = (1 - o.teacher_weight) * loss + o.teacher_weight * self.teachers.loss(logits, taught)
-        self.log("train_loss", loss.mean(), prog_bar=True)
-        return loss.mean()
+        return logits, key[0], taught
+
+    def with_teachers(self, loss: Tensor, logits: Tensor, taught: Tensor | None) -> Tensor:
+        """Give the teachers, where there are any, their share of the loss."""
+        if self.teachers is None or taught is None:
+            return loss
+        weight = self.options.teacher_weight
+        return (1 - weight) * loss + weight * self.teachers.loss(logits, taught).mean()
 
     def background_only(self, audio: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Put pieces of recordings in the place of some clips, as the background class that they belong to."""
@@ -101,8 +160,8 @@ class KeywordTraining(LightningModule):
                 target = target.masked_fill(chosen, labels.index(label))
         return audio, target
 
-    def hear(self, audio: Tensor, rate: int, chained: bool) -> Tensor:
-        """Return the logits (clips, classes) at each clip's end; `audio` (B, n) has a clip a row, or two if chained."""
+    def hear(self, audio: Tensor, rate: int, how: str) -> Tensor:
+        """Return logits for sound (R, n): at the ends of CLIPS (R, classes), at all steps of ROWS (R, T, classes)."""
         o = self.options
         features, _ = self.model.encoder(audio.unsqueeze(-1), rate=rate)
         lowest = int(LOWEST_CUT * features.shape[2])
@@ -110,20 +169,21 @@ class KeywordTraining(LightningModule):
         features = augment.mask(features, 1, o.time_mask, 2)
         features = augment.mask(features, 2, o.channel_mask, 2)
         logits, _ = self.model.classify(features)
-        return at_ends(logits, chained)
+        return logits[:, -1] if how == CLIPS else logits
 
-    def taught(self, audio: Tensor, rate: int, chained: bool) -> Tensor:
-        """Return the teachers' posteriors (clips, classes) at each clip's end, of audio as in `hear`."""
+    def taught(self, audio: Tensor, rate: int, how: str) -> Tensor:
+        """Return the teachers' posteriors where `hear` gives logits."""
         assert self.teachers is not None
-        return at_ends(self.teachers.posteriors(audio, rate), chained)
+        posteriors = self.teachers.posteriors(audio, rate)
+        return posteriors[:, -1] if how == CLIPS else posteriors
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return each clip's cross-entropy (B,) with smoothed labels."""
         return F.cross_entropy(logits, target, label_smoothing=self.options.label_smoothing, reduction="none")
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """Count the clips recognised at the native rate."""
-        audio, target = batch
+        audio, target = batch[:2]
         logits, _ = self.model((audio / 32768.0).unsqueeze(-1))
         self.accuracy(logits[:, -1], target)
         self.log("val_accuracy", self.accuracy, prog_bar=True)
@@ -150,10 +210,3 @@ class KeywordTraining(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def at_ends(steps: Tensor, chained: bool) -> Tensor:
-    """Return what a model says (clips, classes) at each clip's end, of steps (B, T, classes) with one or two a row."""
-    if not chained:
-        return steps[:, -1]
-    return torch.stack((steps[:, steps.shape[1] // 2 - 1], steps[:, -1]), dim=1).flatten(0, 1)

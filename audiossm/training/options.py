@@ -32,7 +32,12 @@ class TrainOptions:
         rate_jitter: share by which the sampling rate, and with it speed and pitch, may vary.
         band_share: share of the clips that lose the channels above a random one.
         time_mask, channel_mask: widest mask, in ticks and in channels; two of each a clip.
-        chain_share: share of the steps in which clips follow one another in pairs, so that the model learns to go on.
+        stream_share: share of the steps that hear the clips as streams, with pauses between them.
+        stream_pause: mean of the pauses, in clips.
+        stream_gain_db: range of a clip's gain in a stream, in decibels.
+        stream_snr, stream_bed_share: range of the ratio, in decibels, of a stream's words to the noise or other speech
+            behind them; share of the streams that have such a bed, where there are recordings.
+        stream_empty_share: share of the streams that are a bed alone.
         teacher_weight, temperature: share of the loss that the teachers have, where there are any; what logits are
             divided by before they are compared with theirs (above 1: softer).
         seed: of weights, order and augmentation.
@@ -62,7 +67,12 @@ class TrainOptions:
     band_share: float = 0.25
     time_mask: int = 25
     channel_mask: int = 10
-    chain_share: float = 0.5
+    stream_share: float = 0.5
+    stream_pause: float = 0.8
+    stream_gain_db: tuple[float, float] = (-9.0, 6.0)
+    stream_snr: tuple[float, float] = (0.0, 30.0)
+    stream_bed_share: float = 0.8
+    stream_empty_share: float = 0.1
     teacher_weight: float = 0.7
     temperature: float = 2.0
     seed: int = 0
