@@ -1,8 +1,8 @@
 """The literature's classifier on the raw waveform: what S4D was trained with on Speech Commands, but causal.
 
 Gu, Gupta, Goel and Ré 2022 (arXiv 2206.11893), with the settings of configs/experiment/sc in their repository
-state-spaces/s4: 40 epochs of 16 clips, lr 0.01 and 0.001 for SSM parameters, weight decay 0.05, 1,000 steps of warm-up in
-200,000, then a cosine; no dropout, no augmentation, no averaging of weights. lr here is that of 64 clips a step.
+state-spaces/s4: 40 epochs of 16 clips, lr 0.01 and 0.001 for SSM parameters, weight decay 0.05, 1,000 steps of warm-up
+in 200,000, then a cosine; no dropout, no augmentation, no averaging of weights. lr here is that of 64 clips a step.
 """
 
 from audiossm.tasks import KeywordConfig
