@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from audiossm.export.stack import StackStep, is_one_system
 from audiossm.kernels.channelwise import add_rows
+from audiossm.mixers import Filterbank
 from audiossm.mixers.base import State, part
 from audiossm.tasks import KeywordModel
 from audiossm.tasks.waveform import WaveformEncoder
@@ -79,6 +80,7 @@ class KeywordFrame(nn.Module):
     def forward(self, seen: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return each label's probability at the end of the frame (B, classes), and the state to hand on (B, S)."""
         model, before = self.model, self.layout.unpack(state)
+        assert isinstance(model.encoder, Filterbank)
         features, modes = model.encoder.read(seen, reverse(before["encoder.modes"]))
         u, layers = self.layers(self.widen(features), before)
         posteriors, sums = decide(model, u, before["pool.sums"])

@@ -62,6 +62,7 @@ class KeywordModel(Mixer):
         super().__init__()
         self.config = config
         self.encoder: Filterbank | WaveformEncoder
+        self.stages: tuple[str, ...]  # what follows the norm, by name
         if config.encoder == "waveform":
             self.encoder = WaveformEncoder(
                 config.d_model, config.layers, config.d_state, config.dropout, config.rate, STEPS_PER_SECOND
