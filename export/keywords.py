@@ -75,21 +75,18 @@ def build(
     if missing:
         raise ValueError(f"this model cannot be streamed: {', '.join(missing)} needs the future")
     clock = FrameClock(model.config.rate if rate is None else rate)
-    bank, outputs = model.encoder, ["posteriors", "state_out"]
-    if isinstance(bank, Filterbank):
-        frame = KeywordFrame(model)
-        facts = metadata(model, frame.layout, training, clock, data_terms, detector)
-        columns = 2 * bank.channels * (bank.modes + bank.readouts)
-        sample = (torch.randn(2, FRAME_TICKS, columns), torch.randn(2, frame.layout.size))
-        proto = to_onnx(frame, sample, ["seen", "state"], outputs)
-        told = Metadata.parse(json.dumps(facts)).filterbank
-        assert told is not None
-        add_taps(proto, rate_constants(told, clock))
+    layout = StateLayout(model)
+    facts = metadata(model, layout, training, clock, data_terms, detector)
+    bank = Metadata.parse(json.dumps(facts)).filterbank
+    state, outputs = torch.randn(2, layout.size), ["posteriors", "state_out"]
+    if bank is None:
+        audio = torch.randn(2, clock.samples)
+        proto = to_onnx(WaveformFrame(model, clock.rate), (audio, state), ["audio", "state"], outputs)
     else:
-        whole = WaveformFrame(model, clock.rate)
-        facts = metadata(model, whole.layout, training, clock, data_terms, detector)
-        sample = (torch.randn(2, clock.samples), torch.randn(2, whole.layout.size))
-        proto = to_onnx(whole, sample, ["audio", "state"], outputs)
+        channels, modes = bank.poles.shape
+        seen = torch.randn(2, FRAME_TICKS, 2 * channels * (modes + bank.readouts))
+        proto = to_onnx(KeywordFrame(model), (seen, state), ["seen", "state"], outputs)
+        add_taps(proto, rate_constants(bank, clock))
     proto.producer_name = "audiossm"
     proto.producer_version = proto.doc_string = ""
     helper.set_model_props(proto, {KEY: json.dumps(facts)})

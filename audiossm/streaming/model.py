@@ -36,8 +36,8 @@ class Model:
             bank = self.metadata.filterbank
             if bank is None:
                 raise ValueError(
-                    f"{self.name} hears {self.metadata.rate} Hz alone, not {clock.rate} Hz: export it again at that "
-                    f"rate, audiossm export RUN --rate {clock.rate}"
+                    f"{self.name} hears {self.metadata.rate} Hz alone, not {clock.rate} Hz: `audiossm export RUN "
+                    "--rate R` makes a file for another rate, a multiple of 50 Hz"
                 )
             self._sessions[clock.grid] = [
                 _session(with_constants(self.data, rate_constants(bank, clock, frame))) for frame in range(clock.period)
