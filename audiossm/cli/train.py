@@ -15,7 +15,7 @@ app.add_typer(train, name="train")
 def keywords(
     data: Annotated[Path, typer.Option(help="A folder per word (Speech Commands' layout), or manifest.csv.")],
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
-    recipe: Annotated[str, typer.Option(help="Sizes and settings: base, small or paper-s4d.")] = "base",
+    recipe: Annotated[str, typer.Option(help="Sizes and settings, together: base, small or paper-s4d.")] = "base",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips; 10 with --extend.")] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Clips a step, over all devices together; a multiple of their number.")
