@@ -10,9 +10,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from audiossm.export.frame import KeywordFrame, unstreamable
+from audiossm.export.frame import KeywordFrame, StateLayout, WaveformFrame, unstreamable
 from audiossm.export.graph import to_onnx
 from audiossm.export.verify import verify
+from audiossm.mixers import Filterbank, Mixer
 from audiossm.mixers.filterbank import TICK, TICKS_PER_SECOND
 from audiossm.streaming.metadata import FORMAT, KEY, DetectorSettings, Metadata
 from audiossm.streaming.taps import FRAME_TICKS, FrameClock, rate_constants
@@ -42,7 +43,8 @@ def export_keywords(
     Args:
         run: folder that `audiossm train` left.
         out: file to write; it appears only if the verification passes.
-        rate: bake in another sampling rate in Hz, for engines that cannot feed `taps`; None keeps the native one.
+        rate: bake in another sampling rate in Hz: for engines that cannot exchange constants, and for a model on
+            the raw waveform, whose file hears one rate alone; None keeps the native one.
         data_terms: what the licence of the training data permits, kept in the file.
         detector: how probabilities become events; None takes the defaults, for `audiossm tune` to better.
 
@@ -68,19 +70,23 @@ def build(
     data_terms: str,
     detector: DetectorSettings,
 ) -> onnx.ModelProto:
-    """Return the ONNX model: taps in front of the frame, and everything a runtime needs in the metadata."""
+    """Return the ONNX model: a filterbank's taps, the frame, and everything a runtime needs in the metadata."""
     missing = unstreamable(model)
     if missing:
         raise ValueError(f"this model cannot be streamed: {', '.join(missing)} needs the future")
-    rate = model.config.rate if rate is None else rate
-    frame = KeywordFrame(model)
-    facts = metadata(model, frame, training, rate, data_terms, detector)
-    at_rate = rate_constants(Metadata.parse(json.dumps(facts)).filterbank, FrameClock(rate))
-    bank = model.encoder
-    columns = 2 * bank.channels * (bank.modes + bank.readouts)
-    sample = (torch.randn(2, FRAME_TICKS, columns), torch.randn(2, frame.layout.size))
-    proto = to_onnx(frame, sample, ["seen", "state"], ["posteriors", "state_out"])
-    add_taps(proto, at_rate)
+    clock = FrameClock(model.config.rate if rate is None else rate)
+    layout = StateLayout(model)
+    facts = metadata(model, layout, training, clock, data_terms, detector)
+    bank = Metadata.parse(json.dumps(facts)).filterbank
+    state, outputs = torch.randn(2, layout.size), ["posteriors", "state_out"]
+    if bank is None:
+        audio = torch.randn(2, clock.samples)
+        proto = to_onnx(WaveformFrame(model, clock.rate), (audio, state), ["audio", "state"], outputs)
+    else:
+        channels, modes = bank.poles.shape
+        seen = torch.randn(2, FRAME_TICKS, 2 * channels * (modes + bank.readouts))
+        proto = to_onnx(KeywordFrame(model), (seen, state), ["seen", "state"], outputs)
+        add_taps(proto, rate_constants(bank, clock))
     proto.producer_name = "audiossm"
     proto.producer_version = proto.doc_string = ""
     helper.set_model_props(proto, {KEY: json.dumps(facts)})
@@ -90,40 +96,42 @@ def build(
 
 def metadata(
     model: KeywordModel,
-    frame: KeywordFrame,
+    layout: StateLayout,
     training: dict[str, Any],
-    rate: int,
+    clock: FrameClock,
     data_terms: str,
     detector: DetectorSettings,
 ) -> dict[str, Any]:
     """Return the JSON object of models/FORMAT.md."""
-    samples, rest = divmod(rate * FRAME_TICKS, TICKS_PER_SECOND)
-    if rest:
+    if clock.rate * FRAME_TICKS % TICKS_PER_SECOND:
         raise ValueError(
-            f"a frame of {1000 * FRAME_TICKS * TICK:g} ms is not a whole number of samples at {rate} Hz, so that rate "
-            "cannot be baked in; export without --rate: audiossm's runtime hears every rate"
+            f"a frame of {1000 * FRAME_TICKS * TICK:g} ms is not a whole number of samples at {clock.rate} Hz, so that "
+            "rate cannot be baked in: give a multiple of 50 Hz, or leave out --rate for the model's own"
         )
-    encoder = model.encoder
     return {
         "format": FORMAT,
         "task": "keywords",
-        "rate": rate,
-        "frame": samples,
+        "rate": clock.rate,
+        "frame": clock.samples,
         "tick": TICK,
         "frame_ticks": FRAME_TICKS,
-        "latency": samples,
-        "state": [{"name": n, "shape": list(s), "offset": o} for n, s, o in frame.layout.parts],
+        "latency": clock.samples,
+        "state": [{"name": n, "shape": list(s), "offset": o} for n, s, o in layout.parts],
         "labels": list(model.config.labels),
         "detector": asdict(detector),
-        "filterbank": {
-            "poles": encoder.poles().detach().double().tolist(),
-            "weights": encoder.weights().detach().double().tolist(),
-            "readouts": encoder.readouts,
-        },
+        "filterbank": filters(model.encoder),
         "params": parameter_count(model),
         "training": training,
         "data_terms": data_terms,
     }
+
+
+def filters(encoder: Mixer) -> dict[str, Any] | None:
+    """Return a filterbank as a file tells it; None for an encoder that hears the rate of the file alone."""
+    if not isinstance(encoder, Filterbank):
+        return None
+    poles, weights = (pair.detach().double().tolist() for pair in (encoder.poles(), encoder.weights()))
+    return {"poles": poles, "weights": weights, "readouts": encoder.readouts}
 
 
 def add_taps(proto: onnx.ModelProto, at_rate: dict[str, np.ndarray]) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor
 from audiossm.kernels import pairs
 from audiossm.kernels.channelwise import channelwise
 
+FEW = 4  # up to this length a graph gets one matrix a channel, of the square of it
+
 
 def decay_scan_reference(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
     """Compute `decay_scan` as its definition says, one step after another."""
@@ -36,7 +38,7 @@ def decay_scan(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
     if b.shape[1] == 0:
         return b
     if torch.compiler.is_exporting():
-        return _few_steps(log_a, b, state)
+        return _few_steps(log_a, b, state) if b.shape[1] <= FEW else _double_planes(log_a, b, state)
     a = pairs.as_complex(log_a)
     x = torch.complex(b[:, :, 0], b[:, :, 1])
     first = x[:, :1] + (a.exp() * torch.complex(state[:, 0], state[:, 1])).unsqueeze(1)
@@ -53,6 +55,22 @@ def _few_steps(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
     rows = torch.stack((torch.stack((re, -im), dim=2), torch.stack((im, re), dim=2)), dim=1)
     z = torch.cat((state, b.flatten(1, 2)), dim=1)  # (B, 2 (L + 1), H)
     return channelwise(rows.reshape(2 * length, 2 * (length + 1), channels), z).reshape(b.shape)
+
+
+def _double_planes(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
+    """Write `double` in real numbers, for a graph: log2 L passes of a few operators each."""
+
+    def rotated(steps: int, x: Tensor) -> Tensor:
+        re, im = pairs.exp(steps * log_a).unbind(-1)  # each (H,)
+        x_re, x_im = x.chunk(2, dim=2)
+        return torch.cat((re * x_re - im * x_im, im * x_re + re * x_im), dim=2)
+
+    x = torch.cat((b[:, :1] + rotated(1, state.unsqueeze(1)), b[:, 1:]), dim=1)
+    reach = 1
+    while reach < b.shape[1]:
+        x = torch.cat((x[:, :reach], x[:, reach:] + rotated(reach, x[:, :-reach])), dim=1)
+        reach *= 2
+    return x
 
 
 def double(log_a: Tensor, x: Tensor) -> Tensor:

@@ -89,7 +89,8 @@ def _chunks(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor, q: in
     batch, channels, length = u.shape
     modes, chunks = log_a.shape[1], length // q
     within, reads, writes = ssm_block(log_a, c, d, q)
-    v = u.transpose(0, 1).reshape(channels, batch * chunks, q)  # a channel leads: one product over (B K) rows each
+    # A channel leads: one product over (B K) rows each. Laid out so once, or every product would copy it.
+    v = u.transpose(0, 1).reshape(channels, batch * chunks, q).contiguous()
     added = (v @ writes).reshape(channels, batch, chunks, 2, modes).permute(1, 2, 3, 0, 4).flatten(3)  # (B, K, 2, H N)
     first = state.permute(0, 3, 1, 2).flatten(2)  # (B, 2, H N)
     path = torch.cat((first.unsqueeze(1), decay_scan((q * log_a).flatten(0, 1), added, first)), dim=1)

@@ -1,6 +1,7 @@
 """Every mixer, block, stack and task obeys the splitting law, and the check of it notices those that do not."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .law import LawBroken, check_law
 
 RATES = (16000, 44100, 11025, 8000)
 SMALL = KeywordConfig(("a", "b", "_"), channels=6, modes=2, d_model=5, layers=2, d_state=4)
+RAW = replace(SMALL, encoder="waveform")
 
 
 @pytest.mark.parametrize("method", ("zoh", "bilinear"))
@@ -88,6 +90,11 @@ def test_stack_on_raw_audio_at_another_rate():
 @pytest.mark.parametrize("rate", (None, *RATES))
 def test_keywords(rate):
     check_law(lambda: KeywordModel(SMALL), channels=1, rate=rate, longest=(rate or 16000) // 40, examples=8)
+
+
+@pytest.mark.parametrize("rate", (None, *RATES, 4025))
+def test_keywords_on_the_raw_waveform(rate):
+    check_law(lambda: KeywordModel(RAW), channels=1, rate=rate, longest=(rate or 16000) // 40, examples=6)
 
 
 # The check notices modules that break the law.

@@ -244,7 +244,7 @@ def test_recipes_are_of_the_size_they_say():
     for name in recipe_names():
         config = replace(load_recipe(name).config, labels=tuple("abcdefghijklmnopqrs"))
         sizes[name] = parameter_count(KeywordModel(config))
-    assert sizes["small"] <= 60_000 and 150_000 < sizes["base"] <= 250_000
+    assert sizes["small"] <= 60_000 and 150_000 < sizes["base"] <= 250_000 < sizes["paper-s4d"] < 310_000
 
 
 def test_a_recipe_and_what_is_given_beside_it(run, toys, tmp_path):
@@ -258,7 +258,7 @@ def test_a_recipe_and_what_is_given_beside_it(run, toys, tmp_path):
 
 def test_no_such_recipe(run, toys, tmp_path):
     result = run("train", "keywords", "--data", toys, "--out", tmp_path / "run", "--recipe", "huge")
-    assert_refused(result, "no recipe 'huge'", "base, small")
+    assert_refused(result, "no recipe 'huge'", "base, paper-s4d, small")
 
 
 # Speech Commands

@@ -15,7 +15,11 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run folder that `audiossm train` left.")],
     out: Annotated[Path, typer.Option(help="ONNX file to write.")],
     rate: Annotated[
-        int | None, typer.Option(help="Bake in another rate in Hz, for engines that cannot feed `taps`.")
+        int | None,
+        typer.Option(
+            help="Bake in another rate in Hz: for engines that cannot exchange constants, and for models on the raw "
+            "waveform, whose file hears one rate alone."
+        ),
     ] = None,
     data_terms: Annotated[
         str, typer.Option(help="What the training data's licence permits; kept in the file.")
@@ -26,6 +30,8 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write one ONNX file that hears every sampling rate, verified frame by frame against the module.
+
+    A model on the raw waveform (recipe paper-s4d) becomes a file for one rate.
 
     Example: audiossm export runs/kw --out kw.onnx
     """

@@ -15,7 +15,7 @@ app.add_typer(train, name="train")
 def keywords(
     data: Annotated[Path, typer.Option(help="A folder per word (Speech Commands' layout), or manifest.csv.")],
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
-    recipe: Annotated[str, typer.Option(help="Sizes and settings that go together: base or small.")] = "base",
+    recipe: Annotated[str, typer.Option(help="Sizes and settings, together: base, small or paper-s4d.")] = "base",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips; 10 with --extend.")] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Clips a step, over all devices together; a multiple of their number.")
@@ -105,6 +105,8 @@ def keywords(
         flag = given[0].replace("d_model", "width").replace("_", "-")
         raise typer.BadParameter(f"--{flag} is that of the model in {extend}: leave it out")
     chosen = load_recipe(recipe).changed({}, {} if extend is None else SHORT).changed(sizes, settings)
+    if chosen.config.encoder == "waveform" and (channels or modes):
+        raise typer.BadParameter(f"recipe {recipe} has no filterbank: leave out --channels and --modes")
     if download:
         data = download_speech_commands(data)
     train_keywords(

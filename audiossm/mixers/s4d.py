@@ -21,6 +21,7 @@ class S4D(Mixer):
         method: discretisation: "zoh" or "bilinear".
         dt_min, dt_max: range of the steps at the start, in units of the model's time: log-uniform over the channels.
         native_rate: rate in Hz at which the steps are meant, for a model on raw audio; None: it has no rate.
+        lr: learning rate of the step and of A.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class S4D(Mixer):
         dt_min: float = 0.001,
         dt_max: float = 0.1,
         native_rate: int | None = None,
+        lr: float = 0.001,
     ):
         super().__init__()
         if d_state < 2 or d_state % 2:
@@ -42,9 +44,9 @@ class S4D(Mixer):
         self.any_rate = native_rate is not None
         a = EIGENVALUES[init](d_state).float().repeat(d_model, 1, 1)  # (H, N/2, 2)
         span = math.log(dt_max) - math.log(dt_min)
-        self.log_dt = slow(nn.Parameter(torch.rand(d_model) * span + math.log(dt_min)))
-        self.log_decay = slow(nn.Parameter((-a[..., 0]).log()))  # Re A = -exp(.) stays negative
-        self.frequency = slow(nn.Parameter(a[..., 1].clone()))
+        self.log_dt = slow(nn.Parameter(torch.rand(d_model) * span + math.log(dt_min)), lr)
+        self.log_decay = slow(nn.Parameter((-a[..., 0]).log()), lr)  # Re A = -exp(.) stays negative
+        self.frequency = slow(nn.Parameter(a[..., 1].clone()), lr)
         self.c = nn.Parameter(torch.randn(d_model, d_state // 2, 2) * math.sqrt(0.5))
         self.d = nn.Parameter(torch.randn(d_model))
 

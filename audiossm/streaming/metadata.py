@@ -58,7 +58,8 @@ class Filterbank:
 class Metadata:
     """Everything the file says about itself, with the keys of `models/FORMAT.md`.
 
-    rate: Hz. frame, latency: samples at that rate. tick: seconds. frame_ticks: ticks in a frame.
+    rate: Hz. frame, latency: samples at that rate. tick: seconds. frame_ticks: ticks in a frame. filterbank: None in
+    a file that hears its own rate alone.
     """
 
     format: int
@@ -71,7 +72,7 @@ class Metadata:
     state: tuple[StatePart, ...]
     labels: tuple[str, ...]
     detector: DetectorSettings
-    filterbank: Filterbank
+    filterbank: Filterbank | None
     params: int
     training: Any
     data_terms: Any
@@ -91,8 +92,9 @@ class Metadata:
         facts = asdict(self)
         facts["state"] = [asdict(part) | {"shape": list(part.shape)} for part in self.state]
         facts["labels"] = list(self.labels)
-        channels, modes = self.filterbank.poles.shape
-        facts["filterbank"] = {"channels": channels, "modes": modes, "readouts": self.filterbank.readouts}
+        if self.filterbank is not None:
+            channels, modes = self.filterbank.poles.shape
+            facts["filterbank"] = {"channels": channels, "modes": modes, "readouts": self.filterbank.readouts}
         return facts | {"latency_ms": 1000 * self.latency / self.rate, "state_bytes": 4 * self.state_size}
 
     @classmethod
@@ -137,7 +139,7 @@ class Metadata:
             "tick": self.tick != 0.005 or self.frame_ticks != 4,  # this format knows only this clock
             "frame": self.frame * 50 != self.rate,
             "labels": not self.labels or len(set(self.labels)) != len(self.labels),
-            "filterbank": bank.poles.shape != bank.weights.shape or bank.readouts < 1,
+            "filterbank": bank is not None and (bank.poles.shape != bank.weights.shape or bank.readouts < 1),
             "detector": not all(map(isfinite, (settings.smoothing, settings.threshold, settings.refractory))),
         }
         if any(wrong.values()):
@@ -146,7 +148,7 @@ class Metadata:
 
 
 def _typed(raw: dict[str, Any]) -> Metadata:
-    detector, bank = raw["detector"], raw["filterbank"]
+    detector = raw["detector"]
     return Metadata(
         format=raw["format"],
         task=raw["task"],
@@ -161,13 +163,15 @@ def _typed(raw: dict[str, Any]) -> Metadata:
         ),
         labels=tuple(str(label) for label in raw["labels"]),
         detector=DetectorSettings(*(float(detector[name]) for name in ("smoothing", "threshold", "refractory"))),
-        filterbank=Filterbank(
-            _complex(bank["poles"], "poles"), _complex(bank["weights"], "weights"), int(bank["readouts"])
-        ),
+        filterbank=None if raw["filterbank"] is None else _filterbank(raw["filterbank"]),
         params=int(raw["params"]),
         training=raw["training"],
         data_terms=raw["data_terms"],
     )
+
+
+def _filterbank(bank: dict[str, Any]) -> Filterbank:
+    return Filterbank(_complex(bank["poles"], "poles"), _complex(bank["weights"], "weights"), int(bank["readouts"]))
 
 
 def _complex(pairs: Any, name: str) -> np.ndarray:

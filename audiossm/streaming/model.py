@@ -14,7 +14,7 @@ from audiossm.streaming.taps import FrameClock, rate_constants
 
 INPUTS = {"audio", "state"}
 OUTPUTS = {"posteriors", "state_out"}
-RATE_CONSTANTS = {"windows", "taps", "picked"}  # what another rate exchanges
+RATE_CONSTANTS = {"windows", "taps", "picked"}  # what another rate exchanges, in a file with a filterbank
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,18 @@ class Model:
     def sessions(self, clock: FrameClock) -> list[onnxruntime.InferenceSession]:
         """Return what runs a frame at a rate, made when it is first asked for: one session for each kind of frame.
 
-        A file holds the taps of its own rate; at another the same graph gets others.
+        A file holds the taps of its own rate; at another the same graph gets others. A file without a filterbank hears
+        its own rate alone: ValueError.
         """
         if clock.grid not in self._sessions:
+            bank = self.metadata.filterbank
+            if bank is None:
+                raise ValueError(
+                    f"{self.name} hears {self.metadata.rate} Hz alone, not {clock.rate} Hz: `audiossm export RUN "
+                    "--rate R` makes a file for another rate, a multiple of 50 Hz"
+                )
             self._sessions[clock.grid] = [
-                _session(with_constants(self.data, rate_constants(self.metadata.filterbank, clock, frame)))
-                for frame in range(clock.period)
+                _session(with_constants(self.data, rate_constants(bank, clock, frame))) for frame in range(clock.period)
             ]
         return self._sessions[clock.grid]
 
@@ -111,7 +117,8 @@ def _check_graph(session: onnxruntime.InferenceSession, constants: set[str], met
     """Compare the graph's inputs, outputs and constants with what is promised, before binding to them."""
     inputs = {tensor.name: tensor.shape for tensor in session.get_inputs()}
     outputs = {tensor.name: tensor.shape for tensor in session.get_outputs()}
-    missing = (INPUTS - inputs.keys()) | (OUTPUTS - outputs.keys()) | (RATE_CONSTANTS - constants)
+    exchanged = RATE_CONSTANTS if metadata.filterbank is not None else set()
+    missing = (INPUTS - inputs.keys()) | (OUTPUTS - outputs.keys()) | (exchanged - constants)
     if missing:
         raise ValueError(f"its graph lacks {', '.join(sorted(missing))}; export the model again")
     promised = {

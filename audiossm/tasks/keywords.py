@@ -9,6 +9,7 @@ from audiossm.mixers import S4D, Filterbank
 from audiossm.mixers.base import Mixer, State, part, whole
 from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks.pooling import FadingMean
+from audiossm.tasks.waveform import WaveformEncoder
 
 STEP_TICKS = 4  # of the filterbank in a step of the stack: 20 ms
 STEPS_PER_SECOND = TICKS_PER_SECOND // STEP_TICKS
@@ -21,6 +22,7 @@ class KeywordConfig:
     Attributes:
         labels: the classes in order; one that begins with "_" is background and never reported.
         rate: native rate in Hz, that of the training clips.
+        encoder: "filterbank", or "waveform": all layers at the sample rate, the literature's classifier.
         channels, modes, readouts: size of the filterbank.
         d_model, layers, d_state: width, depth and real state dimensions a channel of the S4D stack.
         dropout: share of channels left out in training.
@@ -29,6 +31,7 @@ class KeywordConfig:
 
     labels: tuple[str, ...]
     rate: int = 16000
+    encoder: str = "filterbank"
     channels: int = 56
     modes: int = 3
     readouts: int = 2
@@ -39,16 +42,18 @@ class KeywordConfig:
     memory: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a rate at which a step of 20 ms is not a whole number of samples."""
+        """Raise ValueError for an unknown encoder, or a rate at which a step of 20 ms is no whole number of samples."""
+        if self.encoder not in ("filterbank", "waveform"):
+            raise ValueError(f"encoder must be 'filterbank' or 'waveform', not {self.encoder!r}")
         if self.rate < 4000 or self.rate % 50:
             raise ValueError(f"rate, the native one, must be a multiple of 50 Hz from 4000, not {self.rate}")
 
 
 class KeywordModel(Mixer):
-    """Filterbank, S4D stack, fading mean and a linear layer: audio (B, L, 1) to logits (B, T, classes) at each step.
+    """Encoder, fading mean and a linear layer: audio (B, L, 1) to logits (B, T, classes) at each step of 20 ms.
 
-    The filterbank answers on a clock of 5 ms and four of its ticks are a step of all that follows, so that the same
-    weights hear every sampling rate.
+    The filterbank answers on a clock of 5 ms and four of its ticks are a step of an S4D stack behind it, so that the
+    same weights hear every sampling rate. The waveform's encoder has the stack in itself, at the sample rate.
     """
 
     any_rate = True
@@ -56,30 +61,34 @@ class KeywordModel(Mixer):
     def __init__(self, config: KeywordConfig):
         super().__init__()
         self.config = config
-        self.encoder = Filterbank(config.channels, config.modes, config.readouts, config.rate)
-        self.norm = ChannelNorm(config.channels)
-        self.widen = DownPool(config.channels, config.d_model, STEP_TICKS)
-        self.backbone = Stack(
-            Block(
-                S4D(config.d_model, config.d_state, dt_min=0.016, dt_max=0.25),
-                config.d_model,
-                config.dropout,
+        self.encoder: Filterbank | WaveformEncoder
+        self.stages: tuple[str, ...]  # what follows the norm, by name
+        if config.encoder == "waveform":
+            self.encoder = WaveformEncoder(
+                config.d_model, config.layers, config.d_state, config.dropout, config.rate, STEPS_PER_SECOND
             )
-            for _ in range(config.layers)
-        )
+            self.norm = ChannelNorm(config.d_model)
+            self.stages = ("pool",)
+        else:
+            self.encoder = Filterbank(config.channels, config.modes, config.readouts, config.rate)
+            self.norm = ChannelNorm(config.channels)
+            self.widen = DownPool(config.channels, config.d_model, STEP_TICKS)
+            self.backbone = Stack(
+                Block(
+                    S4D(config.d_model, config.d_state, dt_min=0.016, dt_max=0.25),
+                    config.d_model,
+                    config.dropout,
+                )
+                for _ in range(config.layers)
+            )
+            self.stages = ("widen", "backbone", "pool")
         self.pool = FadingMean(config.d_model, config.memory * STEPS_PER_SECOND)
         self.head = nn.Linear(config.d_model, len(config.labels))
 
     def initial_state(self, batch: int, rate: int | None = None) -> State:
         """Return the zero state for `batch` streams at `rate` Hz."""
-        return whole(
-            {
-                "encoder": self.encoder.initial_state(batch, rate),
-                "widen": self.widen.initial_state(batch),
-                "backbone": self.backbone.initial_state(batch),
-                "pool": self.pool.initial_state(batch),
-            }
-        )
+        stages = {name: getattr(self, name).initial_state(batch) for name in self.stages}
+        return whole({"encoder": self.encoder.initial_state(batch, rate)} | stages)
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map audio u (B, L, 1) in [-1, 1] at `rate` Hz to logits (B, T, classes) for the T steps that it completes."""
@@ -89,8 +98,8 @@ class KeywordModel(Mixer):
         return logits, whole({"encoder": encoder}) | later
 
     def classify(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Map log-power (B, ticks, channels) to logits (B, T, classes); the encoder's state is left alone."""
+        """Map the encoder's features (B, ticks, channels) to logits (B, T, classes); its state is left alone."""
         h, states = self.norm(features), {}
-        for name in ("widen", "backbone", "pool"):
+        for name in self.stages:
             h, states[name] = getattr(self, name)(h, part(state, name) if state else None)
         return self.head(h), whole(states)

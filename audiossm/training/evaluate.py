@@ -51,7 +51,7 @@ def evaluate_model(
     return report
 
 
-def open_model(model: str | Path) -> tuple[list[str], int, Filterbank, Predict]:
+def open_model(model: str | Path) -> tuple[list[str], int, Filterbank | None, Predict]:
     """Return labels, native rate in Hz, filters and predictor of a run folder, an ONNX file or a released model."""
     if Path(model).is_dir():
         module, _ = load_model(model)

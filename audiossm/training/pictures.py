@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from audiossm.mixers import Filterbank as FilterbankModule
+from audiossm.mixers import Mixer
 from audiossm.streaming import Filterbank
 
 GRID = np.geomspace(20, 20000, 4000)  # Hz at which filters are looked at
@@ -70,8 +71,13 @@ def draw_misses(path: Path, row: dict[str, Any]) -> None:
     save(figure, path)
 
 
-def draw_filters(path: Path, bank: Filterbank) -> None:
-    """Draw the gain of every other filter against frequency, and each filter's bandwidth against its centre."""
+def draw_filters(path: Path, bank: Filterbank | None) -> None:
+    """Draw the gain of every other filter against frequency, and each filter's bandwidth against its centre.
+
+    A model without a filterbank gets no picture.
+    """
+    if bank is None:
+        return
     gain = response(bank)
     centre, width = bandwidths(gain)
     figure = Figure((11, 4))
@@ -85,8 +91,10 @@ def draw_filters(path: Path, bank: Filterbank) -> None:
     save(figure, path)
 
 
-def bank_of(module: FilterbankModule) -> Filterbank:
-    """Return a trained filterbank as a file's metadata holds it."""
+def bank_of(module: Mixer) -> Filterbank | None:
+    """Return a trained filterbank as a file's metadata holds it, None for an encoder of another kind."""
+    if not isinstance(module, FilterbankModule):
+        return None
     poles, weights = (pair.detach().cpu().double().numpy() for pair in (module.poles(), module.weights()))
     return Filterbank(poles[..., 0] + 1j * poles[..., 1], weights[..., 0] + 1j * weights[..., 1], module.readouts)
 
