@@ -1,6 +1,7 @@
 """The edge runtime through real ONNX Runtime, on a small model whose definition is known (tiny_model.py)."""
 
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -432,3 +433,13 @@ def test_the_runtime_needs_no_torch():
     code = "import sys, audiossm.streaming; print(sorted({'torch', 'onnx', 'sounddevice'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, "1"), ("0", "0")])
+def test_onnx_runtime_sends_no_telemetry_unasked(asked, given):
+    """It reads the variable when it is imported, so ours comes first; what the user has set stays."""
+    code = "import audiossm.streaming, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"ORT_DISABLE_TELEMETRY": asked} if asked else {}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == given
