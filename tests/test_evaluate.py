@@ -259,6 +259,27 @@ def test_band_limit_puts_the_floor_above_a_channel():
     assert torch.equal(augment.band_limit(features, 11, 0.0, 0.0), features)
 
 
+def test_another_mouth_moves_the_spectrum_alone():
+    torch.manual_seed(0)
+    features = torch.arange(20.0).expand(300, 5, 20)  # a channel holds its number
+    moved = augment.move_channels(features, 1.5)
+    by = moved[:, 0, 10] - 10
+    assert -1.5 <= by.min() < -1.2 and 1.2 < by.max() <= 1.5
+    expected = (features + by[:, None, None]).clamp(0, 19)
+    torch.testing.assert_close(moved, expected)
+    assert torch.equal(augment.move_channels(features, 0.0), features)
+
+
+def test_another_pace_keeps_the_end():
+    torch.manual_seed(0)
+    features = torch.arange(200.0).unsqueeze(1).expand(300, 200, 3)  # a tick holds its number
+    said = augment.stretch(features, 0.15)
+    pace = said[:, -1, 0] - said[:, -2, 0]
+    assert 0.85 <= pace.min() < 0.88 and 1.12 < pace.max() <= 1.15 and (said[:, -1] == 199).all()
+    torch.testing.assert_close(said[:, 100, 1], 199 - 99 * pace, rtol=1e-3, atol=0.0)
+    assert torch.equal(augment.stretch(features, 0.0), features)
+
+
 @pytest.mark.parametrize(("axis", "widest"), [(1, 25), (2, 4)])
 def test_masks_put_the_channels_mean(axis, widest):
     torch.manual_seed(0)

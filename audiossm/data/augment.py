@@ -112,6 +112,38 @@ def band_limit(features: Tensor, lowest: int, floor: float, share: float) -> Ten
     return features.masked_fill(gone & (torch.rand(batch, 1, 1, device=features.device) < share), floor)
 
 
+def move_channels(features: Tensor, most: float) -> Tensor:
+    """Move each clip's spectrum by up to `most` channels either way: another throat at the same pace (VTLP).
+
+    On channels evenly spaced in pitch, a move is a longer or shorter vocal tract (Jaitly and Hinton 2013). Between
+    channels it is linear; what comes in is the outermost channel.
+    """
+    if most == 0:
+        return features
+    batch, _, channels = features.shape
+    by = torch.empty(batch, 1, 1, device=features.device).uniform_(-most, most)
+    return interpolated(features, torch.arange(channels, device=features.device) + by, 2)
+
+
+def stretch(features: Tensor, most: float) -> Tensor:
+    """Say each clip faster or slower by up to a share `most`, at the same pitch; its end stays where it is."""
+    if most == 0:
+        return features
+    batch, length, _ = features.shape
+    pace = 1 + torch.empty(batch, 1, 1, device=features.device).uniform_(-most, most)
+    left = torch.arange(length - 1, -1, -1, device=features.device).unsqueeze(1)  # ticks to the end
+    return interpolated(features, length - 1 - left * pace, 1)
+
+
+def interpolated(features: Tensor, place: Tensor, axis: int) -> Tensor:
+    """Read features (B, T, C) at other places (broadcast to their shape) along an axis, linearly; the ends go on."""
+    place = place.clamp(0, features.shape[axis] - 1).expand(features.shape)
+    low = place.floor()
+    high = (low + 1).clamp(max=features.shape[axis] - 1)
+    part = place - low
+    return (1 - part) * features.gather(axis, low.long()) + part * features.gather(axis, high.long())
+
+
 def mask(features: Tensor, axis: int, widest: int, count: int) -> Tensor:
     """Put the mean into up to `widest` neighbours along an axis (1 time, 2 channel), `count` times (SpecAugment)."""
     mean = features.mean((0, 1), keepdim=True).detach()

@@ -164,6 +164,9 @@ class KeywordTraining(LightningModule):
         """Return logits for sound (R, n): at the ends of CLIPS (R, classes), at all steps of ROWS (R, T, classes)."""
         o = self.options
         features, _ = self.model.encoder(audio.unsqueeze(-1), rate=rate)
+        features = augment.move_channels(features, o.channel_move)
+        if how == CLIPS:  # in rows it would move what is due
+            features = augment.stretch(features, o.time_stretch)
         lowest = int(LOWEST_CUT * features.shape[2])
         features = augment.band_limit(features, lowest, 0.0, o.band_share)
         features = augment.mask(features, 1, o.time_mask, 2)

@@ -30,6 +30,8 @@ class TrainOptions:
         room_decay, room_share: range of reverberation times in seconds; share of the clips heard in a room.
         clip_share: share of the clips whose peaks are cut off, at a fifth of the highest or above.
         rate_jitter: share by which the sampling rate, and with it speed and pitch, may vary.
+        channel_move: channels by which the spectrum may move, and with it the size of a mouth.
+        time_stretch: share by which a clip may be said faster or slower at the same pitch.
         band_share: share of the clips that lose the channels above a random one.
         time_mask, channel_mask: widest mask, in ticks and in channels; two of each a clip.
         stream_share: share of the steps that hear the clips as streams, with pauses between them.
@@ -64,6 +66,8 @@ class TrainOptions:
     room_share: float = 0.2
     clip_share: float = 0.05
     rate_jitter: float = 0.12
+    channel_move: float = 0.0
+    time_stretch: float = 0.0
     band_share: float = 0.25
     time_mask: int = 25
     channel_mask: int = 10
