@@ -40,10 +40,12 @@ def keywords(
         int | None, typer.Option(min=4000, help="Native sampling rate in Hz (16000); clips are resampled to it.")
     ] = None,
     noise: Annotated[
-        Path | None, typer.Option(help="Folder of noise recordings, to put behind the clips and to learn as silence.")
+        list[Path] | None,
+        typer.Option(help="Folder of noise recordings, to put behind the clips and to learn as silence. Repeatable."),
     ] = None,
     speech: Annotated[
-        Path | None, typer.Option(help="Folder of recordings of other speech, to learn as the class `_other_`.")
+        list[Path] | None,
+        typer.Option(help="Folder of recordings of other speech, to put there and to learn as `_other_`. Repeatable."),
     ] = None,
     extend: Annotated[
         Path | None,
@@ -117,8 +119,8 @@ def keywords(
         resume,
         devices,
         label_column,
-        noise,
-        speech,
+        noise or (),
+        speech or (),
         progress,
         say=typer.echo,
         extend=None if extend is None or base is None else (extend, base),

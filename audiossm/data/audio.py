@@ -117,17 +117,17 @@ def sound_files(folder: str | os.PathLike) -> list[Path]:
     return paths
 
 
-def load_recordings(folder: str | os.PathLike, rate: int, seconds: float) -> np.ndarray:
-    """Read every sound file in or under a folder at `rate` Hz, one after another: int16 (n,).
+def load_recordings(folders: Sequence[str | os.PathLike], rate: int, seconds: float) -> np.ndarray:
+    """Read every sound file in or under some folders at `rate` Hz, one after another: int16 (n,).
 
     Raises FileNotFoundError where there is none, ValueError where they are no longer than `seconds` together.
     """
-    paths = sound_files(folder)
+    paths = [path for folder in folders for path in sound_files(folder)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         pieces = list(pool.map(lambda path: read_audio(path, rate)[0], paths))
     samples = to_int16(np.concatenate(pieces))
     if len(samples) <= rate * seconds:
-        raise ValueError(f"the recordings in {folder} are no longer than {seconds:g} s together")
+        raise ValueError(f"the recordings in {', '.join(map(str, folders))} are no longer than {seconds:g} s together")
     return samples
 
 

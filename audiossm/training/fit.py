@@ -40,8 +40,8 @@ def train_keywords(
     resume: bool = False,
     devices: str = "auto",
     label_column: str = "label",
-    noise: str | Path | None = None,
-    speech: str | Path | None = None,
+    noise: Sequence[str | Path] = (),
+    speech: Sequence[str | Path] = (),
     progress: bool = True,
     say: Callable[[str], None] = print,
     extend: tuple[str | Path, str | Path] | None = None,
@@ -65,8 +65,8 @@ def train_keywords(
         resume: go on from out/last.ckpt.
         devices: "auto" for torchrun's processes, else all GPUs or one CPU process; or a number of devices.
         label_column: the manifest's column that holds the labels.
-        noise: folder of noise recordings, to put behind the clips and to learn as `_silence_`.
-        speech: folder of recordings of other speech, to learn as `_other_`.
+        noise: folders of noise recordings, to put behind the clips and to learn as `_silence_`.
+        speech: folders of recordings of other speech, to put behind them and to learn as `_other_`.
         progress: show a bar.
         say: gets one line for each thing worth telling.
         extend: a run folder whose model to begin with, and the data folder that it was trained on, which is mixed in so
@@ -95,9 +95,9 @@ def train_keywords(
     if min(len(train), len(val or train)) < local * machines:
         raise ValueError(f"fewer clips than devices ({local * machines}): train on fewer devices")
     recordings = {
-        name: load_recordings(folder, config.rate, CLIP_SECONDS)
-        for name, folder in {"noise": noise, "speech": speech}.items()
-        if folder is not None
+        name: load_recordings(folders, config.rate, CLIP_SECONDS)
+        for name, folders in {"noise": noise, "speech": speech}.items()
+        if folders
     }
     config = replace(config, labels=tuple(train.labels))
     taught_by = load_teachers(teachers, config, options.temperature)
