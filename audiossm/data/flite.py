@@ -20,7 +20,7 @@ class Flite:
     """
 
     rate = 16000  # Hz
-    voices = tuple(PITCH)
+    voices: tuple[str, ...] = tuple(PITCH)
     reads_phonemes = False
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ class Piper:
     def say(
         self, text: str, voice: str, speed: int = 160, volume: int = 80, pitch: int = 50, pitch_range: int = 50
     ) -> bytes:
-        """Speak `text` by one of `voices`; give int16 samples. As Espeak.say, but only `text` and `speed` are heeded."""
+        """Speak `text` by one of `voices`; give int16 samples. As Espeak.say, but for all but the speed."""
         noise, length, wander = self._scales
         ids = self.numbers(self._ipa(text, self._reader))
         inputs = {
@@ -69,4 +69,9 @@ class Piper:
     def numbers(self, ipa: str) -> list[int]:
         """Spell IPA as the network reads it: a number a sign, blanks between, a beginning and an end."""
         signs = [self._ids[sign] for sign in ipa if sign in self._ids]
-        return [*self._ids["^"], *self._ids["_"], *(n for sign in signs for n in (*sign, *self._ids["_"])), *self._ids["$"]]
+        return [
+            *self._ids["^"],
+            *self._ids["_"],
+            *(n for sign in signs for n in (*sign, *self._ids["_"])),
+            *self._ids["$"],
+        ]

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, cycle
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -20,10 +19,9 @@ from rich.progress import track
 from audiossm.data import lifelike
 from audiossm.data.audio import resample
 from audiossm.data.confusable import near_misses
+from audiossm.data.engines import Engine, recorded
 from audiossm.data.espeak import Espeak
-from audiossm.data.flite import Flite
 from audiossm.data.folder import MANIFEST, OTHER, SILENCE, Clip, which_split
-from audiossm.data.piper import Piper
 
 # espeak-ng's English voices, but for the one that reads the Shavian alphabet.
 VOICES = (
@@ -44,25 +42,16 @@ OTHER_WORDS = (
     *("money", "much", "music", "never", "number", "open", "orange", "paper", "people", "river", "simple"),
     *("summer", "table", "think", "water", "window", "yellow"),
 )
-RECORDED_SHARE = 0.5  # of the training clips, where there are voices beside espeak-ng's
+OTHERS_SHARE = 0.8  # of the training clips, where there are voices beside espeak-ng's
 ROOM_SHARE = 0.3
 NOISE_DB = (25, 65)  # noise's level below the peak of the word
+PEAK_DB = (-14, 0)  # the level of the word below full scale
+SLOWER = 0.75  # the pace asked of recorded voices: `lifelike.person` speeds them up
 FASTEST = 450  # words a minute: espeak-ng's own limit
 
+PARTING = ("", "!", "?", ",")  # the sentence's end moves the melody of the word
+
 COLUMNS = ["path", "label", "speaker", "split"]
-
-
-class Engine(Protocol):
-    """What speaks: `say` gives int16 samples at `rate` Hz, as Espeak.say does."""
-
-    @property
-    def rate(self) -> int: ...
-
-    @property
-    def reads_phonemes(self) -> bool:
-        """Whether it can say what stands in double brackets, by espeak-ng's mnemonics."""
-
-    def say(self, text: str, voice: str, speed: int, volume: int, pitch: int, pitch_range: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -72,9 +61,6 @@ class Speaker:
     name: str
     engine: Engine
     voice: str
-
-
-PARTING = ("", "!", "?", ",")  # the sentence's end moves the melody of the word
 
 
 def synthesise(
@@ -88,7 +74,7 @@ def synthesise(
     noise: bool = True,
     confusable: bool = True,
     progress: bool = True,
-    voices: Sequence[str | os.PathLike] = (),
+    voices: Sequence[str | Path] = (),
 ) -> list[Clip]:
     """Speak each word many times into out/<word>/<speaker>_nohash_<n>.wav and give the list of the clips.
 
@@ -103,7 +89,8 @@ def synthesise(
     noise: put the words into rooms, through microphones and into noise, at 25 to 65 dB below their peaks.
     confusable: also write as many clips of near misses of the words into `_other_` (see `near_misses`).
     progress: show a bar on stderr where that is a terminal.
-    voices: others that say half of the training clips: "flite" for its four, or the files of Piper voices (.onnx).
+    voices: others, made from recordings of people, that say most of the training clips: "flite", "pico" or "joe" where
+        they are installed, or the file of a Piper voice (.onnx).
     """
     _check(words, clips_per_word, rate, seconds)
     out = Path(out)
@@ -121,7 +108,7 @@ def synthesise(
         rng = np.random.default_rng(seed)
         with Espeak() as espeak:
             speakers = _speakers(espeak)
-            recorded = _recorded(voices, espeak, seed)
+            others = _others(voices, espeak, seed)
             texts: list[tuple[str, Sequence[str]]] = [(word, [word]) for word in words]
             if background:
                 texts += [(SILENCE, []), (OTHER, other_words)]
@@ -130,7 +117,7 @@ def synthesise(
             jobs = [
                 (said, *job)
                 for label, said in texts
-                for job in _jobs(label, clips_per_word, speakers, _able(recorded, said), rng)
+                for job in _jobs(label, clips_per_word, speakers, _able(others, said), rng)
             ]
             for said, label, number, split, name, speaker in track(
                 jobs, "speaking", console=Console(stderr=True), transient=True, disable=not progress
@@ -138,7 +125,9 @@ def synthesise(
                 if label == SILENCE:
                     samples = _silence(round(rate * seconds), rate, rng)
                 else:
-                    samples = _spoken(speaker.engine, said[number % len(said)], speaker.voice, rate, seconds, noise, rng)
+                    samples = _spoken(
+                        speaker.engine, said[number % len(said)], speaker.voice, rate, seconds, noise, rng
+                    )
                 file = Path(label, f"{name}_nohash_{taken[label, name]}.wav")
                 taken[label, name] += 1
                 clips.append(Clip(out / file, label, name, split))
@@ -232,12 +221,12 @@ def _speakers(espeak: Espeak) -> dict[str, list[Speaker]]:
     return speakers
 
 
-def _recorded(voices: Sequence[str | os.PathLike], espeak: Espeak, seed: int) -> list[Speaker]:
+def _others(voices: Sequence[str | Path], espeak: Espeak, seed: int) -> list[Speaker]:
     """List the speakers of other engines. They are too few to share out: all are for training."""
     speakers = []
     for name in voices:
-        engine = Flite() if name == "flite" else Piper(name, espeak.ipa, seed)
-        base = "flite" if name == "flite" else Path(name).stem.replace("_", "-")
+        engine = recorded(name, espeak.ipa, seed)
+        base = Path(name).stem.replace("_", "-")
         speakers += [Speaker(_name(f"{base}-{voice}", "train"), engine, voice) for voice in engine.voices]
     return speakers
 
@@ -251,7 +240,7 @@ def _jobs(
     label: str,
     clips: int,
     speakers: dict[str, list[Speaker]],
-    recorded: Sequence[Speaker],
+    others: Sequence[Speaker],
     rng: np.random.Generator,
 ) -> Iterator[tuple[str, int, str, str, Speaker]]:
     """Deal out the clips of one label: (label, number, split, the name of who speaks, the speaker).
@@ -261,11 +250,11 @@ def _jobs(
     tenth = max(1, round(clips / 10)) if clips >= 3 else 0
     splits = ["val"] * tenth + ["test"] * tenth + ["train"] * (clips - 2 * tenth)
     turns = {split: cycle(rng.permutation(len(pool))) for split, pool in speakers.items()}
-    turn = cycle(rng.permutation(len(recorded)))
+    turn = cycle(rng.permutation(len(others)))
     for number, i in enumerate(rng.permutation(clips)):
         split = splits[i]
-        if recorded and split == "train" and rng.random() < RECORDED_SHARE:
-            speaker = recorded[next(turn)]
+        if others and split == "train" and rng.random() < OTHERS_SHARE:
+            speaker = others[next(turn)]
         else:
             speaker = speakers[split][next(turns[split])]
         yield label, number, split, _name(f"noise-{number}", split) if label == SILENCE else speaker.name, speaker
@@ -283,13 +272,15 @@ def _spoken(
     """Speak one clip, float32 (samples,): the word at a random place, pace, pitch and level, in noise."""
     samples = round(rate * seconds)
     text = word + PARTING[rng.integers(len(PARTING))]
-    speed = int(rng.integers(100, 261))
+    speed = int(rng.integers(100, 261) * (1 if isinstance(engine, Espeak) else SLOWER))
     volume, pitch, pitch_range = (int(rng.integers(*span)) for span in ((40, 91), (10, 91), (10, 100)))
     while True:
         spoken = np.frombuffer(engine.say(text, voice, speed, volume, pitch, pitch_range), np.int16)
-        said = lifelike.mouth(_trim(spoken, engine.rate, word), rng)
+        said = _trim(spoken, engine.rate, word)
         if isinstance(engine, Espeak):
-            said = lifelike.voice(said, engine.rate, rng)
+            said = lifelike.voice(lifelike.mouth(said, rng), engine.rate, rng)
+        else:
+            said = lifelike.person(said, engine.rate, rng)
         said = resample(said, engine.rate, rate)
         if len(said) <= samples:
             break
@@ -306,7 +297,7 @@ def _spoken(
         clip = lifelike.tone(clip, rate, rng)
         if rng.random() < ROOM_SHARE:
             clip = lifelike.room(clip, rate, rng)
-    clip *= 10 ** (rng.uniform(-20, -1) / 20) / np.abs(clip).max()
+    clip *= 10 ** (rng.uniform(*PEAK_DB) / 20) / np.abs(clip).max()
     if noise:
         clip += np.abs(clip).max() * 10 ** (-rng.uniform(*NOISE_DB) / 20) * lifelike.noise(samples, rate, rng)
     return _below_full_scale(clip)
