@@ -1,4 +1,4 @@
-"""Spoken words without recordings: espeak-ng's many voices, made lifelike, in Speech Commands' layout."""
+"""Spoken words without recordings: espeak-ng's many voices and others, made lifelike, in Speech Commands' layout."""
 
 import csv
 import os
@@ -89,8 +89,8 @@ def synthesise(
     noise: put the words into rooms, through microphones and into noise, at 25 to 65 dB below their peaks.
     confusable: also write as many clips of near misses of the words into `_other_` (see `near_misses`).
     progress: show a bar on stderr where that is a terminal.
-    voices: others, made from recordings of people, that say most of the training clips: "flite", "pico" or "joe" where
-        they are installed, or the file of a Piper voice (.onnx).
+    voices: others, made from recordings of people, that say most of the training clips (val and test stay
+        espeak-ng's): "flite", "pico" or "joe" where they are installed, or the file of a Piper voice (.onnx).
     """
     _check(words, clips_per_word, rate, seconds)
     out = Path(out)
@@ -222,7 +222,7 @@ def _speakers(espeak: Espeak) -> dict[str, list[Speaker]]:
 
 
 def _others(voices: Sequence[str | Path], espeak: Espeak, seed: int) -> list[Speaker]:
-    """List the speakers of other engines. They are too few to share out: all are for training."""
+    """List the speakers of other engines. Most have too few to share out: all are for training."""
     speakers = []
     for name in voices:
         engine = recorded(name, espeak.ipa, seed)
