@@ -19,6 +19,7 @@ SYNCHRONOUS, DO_NOT_EXIT = 2, 0x8000
 UTF8 = 1  # the text's encoding
 PHONEMES = 0x100  # espeak_Synth: what stands in [[ ]] is phonemes
 SEPARATED = ord("_") << 8  # espeak_TextToPhonemes: this sign between phonemes
+IPA = 2  # espeak_TextToPhonemes: in the International Phonetic Alphabet
 
 
 class Espeak:
@@ -27,6 +28,8 @@ class Espeak:
     rate: Hz of what it speaks (22,050).
     variants: the names of its voices' variants (timbres), sorted.
     """
+
+    reads_phonemes = True
 
     def __init__(self) -> None:
         import espeakng_loader
@@ -65,7 +68,11 @@ class Espeak:
 
     def phonemes(self, text: str, voice: str) -> list[str]:
         """Give the phonemes of `text` as a voice says it: espeak-ng's mnemonics, with marks of stress before vowels."""
-        return self._ask(text, voice, None).decode().replace(" ", "_").strip("_").split("_")
+        return self._ask(text, voice, [], SEPARATED).decode().replace(" ", "_").strip("_").split("_")
+
+    def ipa(self, text: str, voice: str) -> str:
+        """Give the phonemes of `text`, or those in double brackets, in the International Phonetic Alphabet."""
+        return self._ask(text, voice, [], IPA).decode().strip()
 
     def close(self) -> None:
         """End the process: it stops where its input does."""
@@ -80,9 +87,9 @@ class Espeak:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, text: str, voice: str, parameters: list[int] | None) -> bytes:
-        """Send a request and return its answer: the sound, or without parameters the phonemes."""
-        request = {"text": text, "voice": voice, "parameters": parameters}
+    def _ask(self, text: str, voice: str, parameters: list[int], spelling: int | None = None) -> bytes:
+        """Send a request and return its answer: the sound, or the phonemes in a spelling."""
+        request = {"text": text, "voice": voice, "parameters": parameters, "spelling": spelling}
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -134,22 +141,23 @@ def _serve(library: str) -> None:
             espeak.espeak_SetParameter(parameter, value, 0)
         return espeak.espeak_Synth(text, len(text) + 1, 0, 1, 0, UTF8 | PHONEMES, None, None)
 
-    def spell(text: bytes) -> int:
+    def spell(text: bytes, spelling: int) -> int:
         rest = ctypes.c_char_p(text)
         while rest.value:  # each call reads a clause and moves on
-            spoken.extend((espeak.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, SEPARATED) or b"") + b" ")
+            spoken.extend((espeak.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, spelling) or b"") + b" ")
         return 0
 
     answers.write(struct.pack("<i", espeak.espeak_Initialize(SYNCHRONOUS, 0, b".", DO_NOT_EXIT)))
     answers.flush()
     espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it starts from the clock: breathy voices would differ
     espeak.espeak_SetSynthCallback(take)
+    speak(b"[[a]]", [160, 80, 50, 50])  # from here on it spells what stands in [[ ]] too
     for line in sys.stdin.buffer:
         request = json.loads(line)
         spoken.clear()
-        text, parameters = request["text"].encode(), request["parameters"]
+        text, spelling = request["text"].encode(), request["spelling"]
         failed = espeak.espeak_SetVoiceByName(request["voice"].encode())
-        failed = failed or (spell(text) if parameters is None else speak(text, parameters))
+        failed = failed or (speak(text, request["parameters"]) if spelling is None else spell(text, spelling))
         answers.write(struct.pack("<i", -1 if failed else len(spoken)) + (b"" if failed else spoken))
         answers.flush()
 

@@ -1,4 +1,4 @@
-"""Spoken words without recordings: espeak-ng's many voices, made lifelike, in Speech Commands' layout."""
+"""Spoken words without recordings: espeak-ng's many voices and others, made lifelike, in Speech Commands' layout."""
 
 import csv
 import os
@@ -7,6 +7,7 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count, cycle
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rich.progress import track
 from audiossm.data import lifelike
 from audiossm.data.audio import resample
 from audiossm.data.confusable import near_misses
+from audiossm.data.engines import Engine, recorded
 from audiossm.data.espeak import Espeak
 from audiossm.data.folder import MANIFEST, OTHER, SILENCE, Clip, which_split
 
@@ -40,12 +42,25 @@ OTHER_WORDS = (
     *("money", "much", "music", "never", "number", "open", "orange", "paper", "people", "river", "simple"),
     *("summer", "table", "think", "water", "window", "yellow"),
 )
+OTHERS_SHARE = 0.8  # of the training clips, where there are voices beside espeak-ng's
 ROOM_SHARE = 0.3
 NOISE_DB = (25, 65)  # noise's level below the peak of the word
+PEAK_DB = (-14, 0)  # the level of the word below full scale
+SLOWER = 0.75  # the pace asked of recorded voices: `lifelike.person` speeds them up
 FASTEST = 450  # words a minute: espeak-ng's own limit
 
-COLUMNS = ["path", "label", "speaker", "split"]
 PARTING = ("", "!", "?", ",")  # the sentence's end moves the melody of the word
+
+COLUMNS = ["path", "label", "speaker", "split"]
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A name that hashes to a split, and the voice of an engine that it stands for."""
+
+    name: str
+    engine: Engine
+    voice: str
 
 
 def synthesise(
@@ -59,6 +74,7 @@ def synthesise(
     noise: bool = True,
     confusable: bool = True,
     progress: bool = True,
+    voices: Sequence[str | Path] = (),
 ) -> list[Clip]:
     """Speak each word many times into out/<word>/<speaker>_nohash_<n>.wav and give the list of the clips.
 
@@ -73,6 +89,8 @@ def synthesise(
     noise: put the words into rooms, through microphones and into noise, at 25 to 65 dB below their peaks.
     confusable: also write as many clips of near misses of the words into `_other_` (see `near_misses`).
     progress: show a bar on stderr where that is a terminal.
+    voices: others, made from recordings of people, that say most of the training clips (val and test stay
+        espeak-ng's): "flite", "pico" or "joe" where they are installed, or the file of a Piper voice (.onnx).
     """
     _check(words, clips_per_word, rate, seconds)
     out = Path(out)
@@ -89,23 +107,30 @@ def synthesise(
         other_words = [word for word in OTHER_WORDS if word not in asked]
         rng = np.random.default_rng(seed)
         with Espeak() as espeak:
-            speakers = _speakers(espeak.variants)
+            speakers = _speakers(espeak)
+            others = _others(voices, espeak, seed)
             texts: list[tuple[str, Sequence[str]]] = [(word, [word]) for word in words]
             if background:
                 texts += [(SILENCE, []), (OTHER, other_words)]
             if background and confusable:
                 texts.append((OTHER, near_misses(espeak, words, VOICES)))
-            jobs = [(said, *job) for label, said in texts for job in _jobs(label, clips_per_word, speakers, rng)]
-            for said, label, number, split, speaker, voice in track(
+            jobs = [
+                (said, *job)
+                for label, said in texts
+                for job in _jobs(label, clips_per_word, speakers, _able(others, said), rng)
+            ]
+            for said, label, number, split, name, speaker in track(
                 jobs, "speaking", console=Console(stderr=True), transient=True, disable=not progress
             ):
                 if label == SILENCE:
                     samples = _silence(round(rate * seconds), rate, rng)
                 else:
-                    samples = _spoken(espeak, said[number % len(said)], voice, rate, seconds, noise, rng)
-                file = Path(label, f"{speaker}_nohash_{taken[label, speaker]}.wav")
-                taken[label, speaker] += 1
-                clips.append(Clip(out / file, label, speaker, split))
+                    samples = _spoken(
+                        speaker.engine, said[number % len(said)], speaker.voice, rate, seconds, noise, rng
+                    )
+                file = Path(label, f"{name}_nohash_{taken[label, name]}.wav")
+                taken[label, name] += 1
+                clips.append(Clip(out / file, label, name, split))
                 (beside / label).mkdir(exist_ok=True)
                 soundfile.write(beside / file, samples, rate, subtype="PCM_16")
         for label in labels:
@@ -183,37 +208,60 @@ def _name(base: str, split: str) -> str:
     return next(name for k in count() if which_split(name := f"{base}-{k}") == split)
 
 
-def _speakers(variants: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
-    """List (speaker, espeak voice) for each split; a variant, and others of its family, are in one split."""
-    speakers: dict[str, list[tuple[str, str]]] = {"train": [], "val": [], "test": []}
-    for variant in variants:
+def _speakers(espeak: Espeak) -> dict[str, list[Speaker]]:
+    """List espeak-ng's speakers for each split; a variant, and others of its family, are in one split."""
+    speakers: dict[str, list[Speaker]] = {"train": [], "val": [], "test": []}
+    for variant in espeak.variants:
         # klatt2 and klatt5 are alike; f1 and f2, m1 and m2 are different people.
         family = variant.rstrip("0123456789") if len(variant) > 2 else variant
         split = which_split(family)
         for voice in VOICES:
             base = f"{voice}-{variant}".replace(" ", "-")
-            speakers[split].append((_name(base, split), f"{voice}+{variant}"))
+            speakers[split].append(Speaker(_name(base, split), espeak, f"{voice}+{variant}"))
     return speakers
 
 
+def _others(voices: Sequence[str | Path], espeak: Espeak, seed: int) -> list[Speaker]:
+    """List the speakers of other engines. Most have too few to share out: all are for training."""
+    speakers = []
+    for name in voices:
+        engine = recorded(name, espeak.ipa, seed)
+        base = Path(name).stem.replace("_", "-")
+        speakers += [Speaker(_name(f"{base}-{voice}", "train"), engine, voice) for voice in engine.voices]
+    return speakers
+
+
+def _able(speakers: Sequence[Speaker], texts: Sequence[str]) -> list[Speaker]:
+    """Keep those who can say all of `texts`: flite cannot read phonemes."""
+    return [speaker for speaker in speakers if speaker.engine.reads_phonemes or not any("[[" in t for t in texts)]
+
+
 def _jobs(
-    label: str, clips: int, speakers: dict[str, list[tuple[str, str]]], rng: np.random.Generator
-) -> Iterator[tuple[str, int, str, str, str]]:
-    """Deal out the clips of one label: (label, number, split, speaker, espeak voice).
+    label: str,
+    clips: int,
+    speakers: dict[str, list[Speaker]],
+    others: Sequence[Speaker],
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, int, str, str, Speaker]]:
+    """Deal out the clips of one label: (label, number, split, the name of who speaks, the speaker).
 
     A tenth goes to val, a tenth to test. No speaker says a word twice before all of the split have said it.
     """
     tenth = max(1, round(clips / 10)) if clips >= 3 else 0
     splits = ["val"] * tenth + ["test"] * tenth + ["train"] * (clips - 2 * tenth)
     turns = {split: cycle(rng.permutation(len(pool))) for split, pool in speakers.items()}
+    turn = cycle(rng.permutation(len(others)))
     for number, i in enumerate(rng.permutation(clips)):
         split = splits[i]
-        speaker, voice = speakers[split][next(turns[split])]
-        yield label, number, split, _name(f"noise-{number}", split) if label == SILENCE else speaker, voice
+        if others and split == "train" and rng.random() < OTHERS_SHARE:
+            speaker = others[next(turn)]
+        else:
+            speaker = speakers[split][next(turns[split])]
+        yield label, number, split, _name(f"noise-{number}", split) if label == SILENCE else speaker.name, speaker
 
 
 def _spoken(
-    espeak: Espeak,
+    engine: Engine,
     word: str,
     voice: str,
     rate: int,
@@ -224,12 +272,16 @@ def _spoken(
     """Speak one clip, float32 (samples,): the word at a random place, pace, pitch and level, in noise."""
     samples = round(rate * seconds)
     text = word + PARTING[rng.integers(len(PARTING))]
-    speed = int(rng.integers(100, 261))
+    speed = int(rng.integers(100, 261) * (1 if isinstance(engine, Espeak) else SLOWER))
     volume, pitch, pitch_range = (int(rng.integers(*span)) for span in ((40, 91), (10, 91), (10, 100)))
     while True:
-        spoken = np.frombuffer(espeak.say(text, voice, speed, volume, pitch, pitch_range), np.int16)
-        said = lifelike.voice(lifelike.mouth(_trim(spoken, espeak.rate, word), rng), espeak.rate, rng)
-        said = resample(said, espeak.rate, rate)
+        spoken = np.frombuffer(engine.say(text, voice, speed, volume, pitch, pitch_range), np.int16)
+        said = _trim(spoken, engine.rate, word)
+        if isinstance(engine, Espeak):
+            said = lifelike.voice(lifelike.mouth(said, rng), engine.rate, rng)
+        else:
+            said = lifelike.person(said, engine.rate, rng)
+        said = resample(said, engine.rate, rate)
         if len(said) <= samples:
             break
         if speed == FASTEST:
@@ -245,7 +297,7 @@ def _spoken(
         clip = lifelike.tone(clip, rate, rng)
         if rng.random() < ROOM_SHARE:
             clip = lifelike.room(clip, rate, rng)
-    clip *= 10 ** (rng.uniform(-20, -1) / 20) / np.abs(clip).max()
+    clip *= 10 ** (rng.uniform(*PEAK_DB) / 20) / np.abs(clip).max()
     if noise:
         clip += np.abs(clip).max() * 10 ** (-rng.uniform(*NOISE_DB) / 20) * lifelike.noise(samples, rate, rng)
     return _below_full_scale(clip)
