@@ -25,10 +25,16 @@ from audiossm.training.statistics import percent, wilson
 
 HERE = Path(".audiossm-custom")
 # For a small model that sees few steps: the defaults' augmentation is for long training.
-GENTLE = {"lr": 0.014, "mixup": 0.0, "time_mask": 12, "channel_mask": 5, "label_smoothing": 0.05, "noise_share": 0.4}
-GENTLE["balance"] = (
-    0.5  # `_other_` has twice the clips of a word, and takes for its own what people say unlike synthesis
-)
+GENTLE = {
+    "lr": 0.014,
+    "balance": 0.5,  # `_other_` has twice the clips of a word, and takes for its own what is unlike synthesis
+    "mixup": 0.0,
+    "time_mask": 12,
+    "channel_mask": 5,
+    "label_smoothing": 0.05,
+    "noise_share": 0.4,
+    "stream_share": 0.3,
+}
 
 
 def main(

@@ -24,7 +24,7 @@ RATES = [16000, 8000, 11025, 22050, 44100, 48000]
 # Small and short, for 90 seconds on two cores; the defaults are for a GPU and take their time.
 SMALL = KeywordConfig(labels=(), channels=28, modes=2, d_model=56, layers=3, dropout=0.0)
 SHORT = TrainOptions(
-    epochs=20,
+    epochs=18,
     batch=16,
     lr=0.03,
     label_smoothing=0.0,
@@ -35,7 +35,7 @@ SHORT = TrainOptions(
     band_share=0.3,
     time_mask=0,
     channel_mask=0,
-    stream_share=0.5,
+    stream_share=0.3,
 )
 MICROPHONE = 44100  # Hz: a rate that the training never saw
 
