@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from audiossm.tasks import KeywordModel
 from audiossm.tasks.keywords import STEPS_PER_SECOND
 from audiossm.training.continuous import (
     BACKGROUND,
-    Rows,
     add_beds,
     due,
     lay_out,
@@ -107,20 +107,21 @@ class KeywordTraining(LightningModule):
 
     def of_streams(self, audio: Tensor, target: Tensor, spans: Tensor) -> Tensor:
         """Return the loss at each step of streams of clips (B, n), some of them beds alone."""
-        o, rate = self.options, self.model.config.rate
+        o = self.options
         level = spoken_level(audio, spans)
         target = target.masked_fill(~self.words[target], BACKGROUND)
         rows = lay_out(augment.gain(audio, *o.stream_gain_db), spans, target, o.stream_pause)
         level = level.reshape(len(rows.audio), -1).median(1, keepdim=True).values
         empty = torch.rand_like(level) < o.stream_empty_share
-        rows = Rows(rows.audio.masked_fill(empty, 0), rows.start, rows.end, rows.target.masked_fill(empty, BACKGROUND))
+        words, said = rows.audio.masked_fill(empty, 0), rows.target.masked_fill(empty, BACKGROUND)
+        rows = replace(rows, audio=words, target=said)
         kinds = [recordings for recordings in (self.noise, self.speech) if len(recordings)]
         audio = rows.audio
         if kinds:
             bedded = empty | (torch.rand_like(level) < o.stream_bed_share)
             audio = torch.where(bedded, add_beds(rows, kinds, level, *o.stream_snr), audio)
         logits, heard_at, taught = self.answer(self.carry(audio), ROWS)
-        wanted = due(rows, logits.shape[1], heard_at / STEPS_PER_SECOND, rate)
+        wanted = due(rows, logits.shape[1], heard_at / STEPS_PER_SECOND, heard_at)
         return self.with_teachers(stream_loss(logits, wanted, self.words), logits, taught)
 
     def carry(self, audio: Tensor) -> Tensor:
