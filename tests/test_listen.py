@@ -102,13 +102,13 @@ def test_bench(audiossm, model):
 HOARDING = """
 import numpy as np
 from audiossm.streaming import KeywordStream
-kept, push = [], KeywordStream.push
-KeywordStream.push = lambda stream, chunk: (kept.append(np.ones(chunk.shape)), push(stream, chunk))[1]  # 2.5 KiB a frame
+kept, push = [], KeywordStream.push  # 2.5 KiB a frame
+KeywordStream.push = lambda stream, chunk: (kept.append(np.ones(chunk.shape)), push(stream, chunk))[1]
 """
 
 
 def test_bench_shows_memory_that_grows(model):
-    """And that a stream's does not. Each in a process of its own: this one has freed memory that could be used again."""
+    """And that a stream's does not. Each in a process of its own: this one holds freed memory, to be used again."""
 
     def growth(before=""):
         code = f"{before}\nfrom audiossm.cli import main\nmain()"
