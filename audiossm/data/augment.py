@@ -36,18 +36,18 @@ def coloured_noise(audio: Tensor, low_snr: float, high_snr: float) -> Tensor:
     frequency = torch.arange(spectrum.shape[1], device=audio.device).clamp(min=1) / spectrum.shape[1]
     beta = torch.empty(batch, 1, device=audio.device).uniform_(-1, 2)
     noise = torch.fft.irfft(spectrum * frequency ** (-beta / 2), n=length)
-    return audio + at_snr(noise, audio, low_snr, high_snr)
+    return audio + at_snr(noise, level(audio), low_snr, high_snr)
 
 
 def background(audio: Tensor, recordings: Tensor, low_snr: float, high_snr: float) -> Tensor:
     """Add pieces of noise recordings (n,) at a random SNR in dB."""
-    return audio + at_snr(pieces(recordings, *audio.shape), audio, low_snr, high_snr)
+    return audio + at_snr(pieces(recordings, *audio.shape), level(audio), low_snr, high_snr)
 
 
-def at_snr(noise: Tensor, audio: Tensor, low_snr: float, high_snr: float) -> Tensor:
-    """Scale noise to a random SNR in dB below each clip; pauses in a recording stay pauses."""
-    snr = torch.empty(len(audio), 1, device=audio.device).uniform_(low_snr, high_snr)
-    return noise * level(audio) * 10 ** (-snr / 20) / (level(noise) + 1e-4)
+def at_snr(noise: Tensor, signal: Tensor, low_snr: float, high_snr: float) -> Tensor:
+    """Scale noise (B, n) to a random SNR in dB below the RMS `signal` (B, 1); pauses in a recording stay pauses."""
+    snr = torch.empty_like(signal).uniform_(low_snr, high_snr)
+    return noise * signal * 10 ** (-snr / 20) / (level(noise) + 1e-4)
 
 
 def pieces(recordings: Tensor, count: int, length: int) -> Tensor:

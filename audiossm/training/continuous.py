@@ -68,8 +68,7 @@ def add_beds(rows: Rows, recordings: list[Tensor], level: Tensor, low_snr: float
     beds = torch.stack([augment.pieces(kind, count, length) for kind in recordings])
     kind = torch.randint(len(recordings), (count,), device=level.device)
     bed = beds[kind, torch.arange(count, device=level.device)]
-    snr = torch.empty_like(level).uniform_(low_snr, high_snr)
-    return rows.audio + bed * level * 10 ** (-snr / 20) / (augment.level(bed) + 1e-4)
+    return rows.audio + augment.at_snr(bed, level, low_snr, high_snr)
 
 
 def spoken_level(audio: Tensor, spans: Tensor) -> Tensor:

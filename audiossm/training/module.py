@@ -78,7 +78,8 @@ class KeywordTraining(LightningModule):
         samples = round(CLIP_SECONDS * config.rate)
         clips = torch.zeros(o.batch, samples, device=self.device)
         rows = clips.new_zeros(o.batch // words_in(o.batch), row_samples(o.batch, samples, o.stream_pause))
-        variants = [((rate, how), {CLIPS: clips, ROWS: rows}[how]) for rate in self.rates for how in (CLIPS, ROWS)]
+        heard = {CLIPS: (clips, 1 - o.stream_share), ROWS: (rows, o.stream_share)}
+        variants = [((rate, how), sound) for rate in self.rates for how, (sound, share) in heard.items() if share > 0]
         self.graphs = record(self.model, self.hear, variants)
         if self.teachers is not None:
             self.taught_graphs = record(self.teachers.models, self.taught, variants)
