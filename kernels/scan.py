@@ -10,6 +10,7 @@ from torch import Tensor
 
 from audiossm.kernels import pairs
 from audiossm.kernels.channelwise import channelwise
+from audiossm.kernels.dispatch import on_gpu
 
 FEW = 4  # up to this length a graph gets one matrix a channel, of the square of it
 
@@ -39,6 +40,10 @@ def decay_scan(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
         return b
     if torch.compiler.is_exporting():
         return _few_steps(log_a, b, state) if b.shape[1] <= FEW else _double_planes(log_a, b, state)
+    if on_gpu(b):
+        from audiossm.kernels.gpu.decay_scan import decay_scan as on_the_gpu
+
+        return on_the_gpu(log_a, b, state)
     a = pairs.as_complex(log_a)
     x = torch.complex(b[:, :, 0], b[:, :, 1])
     first = x[:, :1] + (a.exp() * torch.complex(state[:, 0], state[:, 1])).unsqueeze(1)
