@@ -19,7 +19,7 @@ from audiossm.data import read_audio
 from audiossm.data.folder import MANIFEST, OTHER
 
 RATE = 16000  # Hz
-WORDS = "zero one two three four five six seven eight nine".split()
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 COLUMNS = ("path", "label", "label12", "speaker", "split")
 
 

@@ -166,7 +166,7 @@ class KeywordTraining(LightningModule):
         """Return logits for sound (R, n): at the ends of CLIPS (R, classes), at all steps of ROWS (R, T, classes)."""
         o = self.options
         features, _ = self.model.encoder(audio.unsqueeze(-1), rate=rate)
-        features = augment.move_channels(features, o.channel_move)
+        features = augment.move_channels(features, o.channel_move * features.shape[2])
         if how == CLIPS:  # in rows it would move what is due
             features = augment.stretch(features, o.time_stretch)
         lowest = int(LOWEST_CUT * features.shape[2])

@@ -30,7 +30,7 @@ class TrainOptions:
         room_decay, room_share: range of reverberation times in seconds; share of the clips heard in a room.
         clip_share: share of the clips whose peaks are cut off, at a fifth of the highest or above.
         rate_jitter: share by which the sampling rate, and with it speed and pitch, may vary.
-        channel_move: channels by which the spectrum may move, and with it the size of a mouth.
+        channel_move: share of the channels by which the spectrum may move, and with it the length of a throat.
         time_stretch: share by which a clip may be said faster or slower at the same pitch.
         band_share: share of the clips that lose the channels above a random one.
         time_mask, channel_mask: widest mask, in ticks and in channels; two of each a clip.
