@@ -65,7 +65,7 @@ def trained(toys, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("trained") / "run"
     said = io.StringIO()
-    size = "--width 16 --layers 2 --d-state 4 --channels 24 --batch 14 --lr 0.01 --epochs 20 --no-progress"
+    size = "--width 16 --layers 2 --d-state 4 --channels 24 --batch 14 --lr 0.01 --epochs 30 --no-progress"
     with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(said):
         main(["train", "keywords", "--data", str(toys), "--out", str(out), *size.split()])
     assert left.value.code == 0

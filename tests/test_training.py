@@ -83,7 +83,7 @@ def test_training_lowers_the_loss(trained, toys):
 def test_the_run_folder_tells_how_it_came_about(trained):
     model, training = load_model(trained)
     assert not model.training and model.config.labels == ("high", "low", "warble")
-    assert (training["clips"], training["epochs"], training["steps"]) == (42, 20, 60)
+    assert (training["clips"], training["epochs"], training["steps"]) == (42, 30, 90)
     assert training["options"]["lr"] == 0.01 and training["val_accuracy"] >= 90
     assert json.loads((trained / "run.json").read_text())["config"]["d_model"] == 16
     assert list((trained / "logs").glob("events.*"))
