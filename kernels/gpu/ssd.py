@@ -40,21 +40,21 @@ CONFIGS: dict[str, dict[str, int]] = {
     "chunk": {"half": 128, "float": 64},
     "states": {"BP": 64, "BN": 64, "PROGRAMS": 256, "num_warps": 4, "num_stages": 3},
     "products": {"BN": 64, "num_warps": 8, "num_stages": 2},
-    "outputs": {"BP": 64, "BN": 128, "num_warps": 8, "num_stages": 1},
-    "pair_gradients": {"BI": 64, "BP": 64, "BN": 64, "num_warps": 8, "num_stages": 2},
+    "outputs": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 4, "num_stages": 2},
+    "pair_gradients": {"BI": 64, "BP": 64, "BN": 64, "num_warps": 4, "num_stages": 2},
     "vector_gradients": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 8, "num_stages": 2},
 }
 
 
 def candidates() -> dict[str, list[dict[str, int]]]:
     """Return what `python -m audiossm.kernels.bench ssd --tune` times."""
-    warps = [{"num_warps": w, "num_stages": s} for w in (4, 8) for s in (1, 2, 3)]
+    warps = [{"num_warps": w, "num_stages": s} for w in (4, 8) for s in (1, 2, 3, 4)]
     return {
         "chunk": [{"half": 128, "float": 64}, {"half": 64, "float": 64}, {"half": 128, "float": 128}],
         "states": [{"BN": n, "PROGRAMS": p, **w} for n in (64, 128) for p in (1, 256, 512) for w in warps],
         "products": warps,
-        "outputs": [{"BN": n, "num_warps": w} for n in (64, 128) for w in (4, 8)],
-        "pair_gradients": [{"BI": i, **w} for i in (32, 64, 128) for w in warps],
+        "outputs": [{"BI": i, "BN": n, **w} for i in (64, 128) for n in (64, 128) for w in warps],
+        "pair_gradients": [{"BI": i, **w} for i in (64, 128) for w in warps],
         "vector_gradients": [{"BI": i, "BN": n, **w} for i in (64, 128) for n in (64, 128) for w in warps],
     }
 
@@ -101,8 +101,8 @@ def decays(
 
 @triton.jit
 def products(
-    r, w, out, length, skip, chunks, groups, N, r_b, r_l, r_g, w_b, w_l, w_g,
-    Q: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    r, w, out, length, skip, chunks, groups, r_b, r_l, r_g, w_b, w_l, w_g,
+    N: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write r_i · w_j of each chunk and group, (B, K, G, Q, Q)."""
     row, chunk, group = tl.program_id(1).to(tl.int64), tl.program_id(0) // groups, tl.program_id(0) % groups
@@ -113,7 +113,7 @@ def products(
     r += row * r_b + group * r_g + from_start * r_l
     w += row * w_b + group * w_g + from_start * w_l
     acc = tl.zeros((Q, Q), tl.float32)
-    for first in range(0, N, BN):
+    for first in tl.static_range(0, N, BN):
         some = first + n < N
         reads = tl.load(r + q[:, None] * r_l + first + n[None, :], inside[:, None] & some[None, :], 0.0)
         writes = tl.load(w + q[None, :] * w_l + first + n[:, None], inside[None, :] & some[:, None], 0.0)
@@ -125,9 +125,9 @@ def products(
 @triton.jit
 def states(
     v, w, weight, tail, total, first, ends, out, final, other, energy,
-    length, skip, chunks, heads, share, P, N, span, v_b, v_l, v_h, w_b, w_l, w_g,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, WEIGHTED: tl.constexpr, ENDS: tl.constexpr,
-    ENERGY: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    length, skip, chunks, heads, share, span, v_b, v_l, v_h, w_b, w_l, w_g,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, WEIGHTED: tl.constexpr,
+    ENDS: tl.constexpr, ENERGY: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Walk the state through a span of chunks and write it as it is at the start of each, (B, K, H, P, N).
 
@@ -191,101 +191,120 @@ def states(
 @triton.jit
 def outputs(
     v, r, pairs, start, weight, cum, D, y, x, direct, D_part,
-    length, skip, chunks, heads, share, P, N, v_b, v_l, v_h, r_b, r_l, r_g, y_b, y_l, y_h, x_b, x_l, x_h,
-    Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, SKIP: tl.constexpr, TURNED: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    length, skip, chunks, heads, share, v_b, v_l, v_h, r_b, r_l, r_g, y_b, y_l, y_h, x_b, x_l, x_h,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BI: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
+    SKIP: tl.constexpr, TURNED: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write y of a chunk and head; turned, the gradient of x, and a step's share in those of dt (x · dv) and of D."""
+    """Write y of BI steps of a head; turned, the gradient of x, and parts of those of dt (x · dv) and of D."""
     row, rest = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    blocks_p = tl.cdiv(P, BP)
+    tiles, groups, blocks_p = Q // BI, heads // share, tl.cdiv(P, BP)
+    tile, rest = rest % tiles, rest // tiles
     block_p, rest = rest % blocks_p, rest // blocks_p
     head, chunk = rest % heads, rest // heads
-    group, groups = head // share, heads // share
-    p, n, q = block_p * BP + tl.arange(0, BP), tl.arange(0, BN), tl.arange(0, Q)
-    s = chunk * Q + q
-    inside = (s >= skip) & (s < skip + length)
-    held = inside[:, None] & (p[None, :] < P)
+    group = head // share
+    i, j = tile * BI + tl.arange(0, BI), tl.arange(0, BI)
+    p, n = block_p * BP + tl.arange(0, BP), tl.arange(0, BN)
+    rows = (chunk * Q + i >= skip) & (chunk * Q + i < skip + length)
     from_start = (chunk * Q - skip).to(tl.int64)
-    steps = ((row * heads + head) * chunks + chunk) * Q + q
-    c = tl.load(cum + steps)
-    step = tl.load(weight + steps)
+    at = ((row * heads + head) * chunks + chunk) * Q
+    c_i = tl.load(cum + at + i)
     r += row * r_b + group * r_g + from_start * r_l
+    v += row * v_b + head * v_h + from_start * v_l + p[None, :]
     start += ((row * chunks + chunk) * heads + head) * P * N
-    acc = tl.zeros((Q, BP), tl.float32)
-    for first in range(0, N, BN):
+    pairs += ((row * chunks + chunk) * groups + group) * Q * Q
+    acc = tl.zeros((BI, BP), tl.float32)
+    for first in tl.static_range(0, N, BN):
         some = first + n < N
-        reads = tl.load(r + q[:, None] * r_l + first + n[None, :], inside[:, None] & some[None, :], 0.0)
+        reads = tl.load(r + i[:, None] * r_l + first + n[None, :], rows[:, None] & some[None, :], 0.0)
         state = tl.load(start + p[None, :] * N + first + n[:, None], some[:, None] & (p[None, :] < P), 0.0)
         acc = tl.dot(reads.to(DOT), state.to(DOT), acc, input_precision=PRECISION)
-    acc *= tl.exp(c)[:, None]
-    between = tl.where(q[:, None] >= q[None, :], tl.exp(c[:, None] - c[None, :]), 0.0)
-    if not TURNED:
-        between *= step[None, :]
-    pairs += ((row * chunks + chunk) * groups + group) * Q * Q
-    between *= tl.load(pairs + q[:, None] * Q + q[None, :]).to(tl.float32)
-    values = tl.load(v + row * v_b + head * v_h + from_start * v_l + q[:, None] * v_l + p[None, :], held, 0.0)
-    acc = tl.dot(between.to(DOT), values.to(DOT), acc, input_precision=PRECISION)
+    acc *= tl.exp(c_i)[:, None]
+    for _ in range(tile + 1):  # the columns up to the diagonal
+        within = chunk * Q + j
+        columns = (within >= skip) & (within < skip + length)
+        between = tl.exp(c_i[:, None] - tl.load(cum + at + j)[None, :])
+        between = tl.where(i[:, None] >= j[None, :], between, 0.0)
+        if not TURNED:
+            between *= tl.load(weight + at + j)[None, :]
+        between *= tl.load(pairs + i[:, None] * Q + j[None, :]).to(tl.float32)
+        values = tl.load(v + j[:, None] * v_l, columns[:, None] & (p[None, :] < P), 0.0)
+        acc = tl.dot(between.to(DOT), values.to(DOT), acc, input_precision=PRECISION)
+        j += BI
+    held = rows[:, None] & (p[None, :] < P)
+    if SKIP or TURNED:
+        own = tl.load(v + i[:, None] * v_l, held, 0.0).to(tl.float32)
     if TURNED:
-        inputs = tl.load(x + row * x_b + head * x_h + from_start * x_l + q[:, None] * x_l + p[None, :], held, 0.0)
+        inputs = tl.load(x + row * x_b + head * x_h + from_start * x_l + i[:, None] * x_l + p[None, :], held, 0.0)
         inputs = inputs.to(tl.float32)
-        where = (block_p * tl.num_programs(1) + row) * heads + head
-        tl.store(direct + (where * chunks + chunk) * Q + q, tl.sum(acc * inputs, 1))
-        acc *= step[:, None]
+        part = ((block_p * tl.num_programs(1) + row) * heads + head) * chunks + chunk
+        tl.store(direct + part * Q + i, tl.sum(acc * inputs, 1))
+        acc *= tl.load(weight + at + i)[:, None]
         if SKIP:
-            tl.store(D_part + where * chunks + chunk, tl.sum(tl.sum(inputs * values.to(tl.float32), 1), 0))
+            tl.store(D_part + part * tiles + tile, tl.sum(tl.sum(inputs * own, 1), 0))
     if SKIP:
-        acc += tl.load(D + head) * values.to(tl.float32)
-    tl.store(y + row * y_b + head * y_h + from_start * y_l + q[:, None] * y_l + p[None, :], acc, held)
+        acc += tl.load(D + head) * own
+    tl.store(y + row * y_b + head * y_h + from_start * y_l + i[:, None] * y_l + p[None, :], acc, held)
 
 
 @triton.jit
 def pair_gradients(
     g, x, r, w, weight, cum, out, later, earlier,
-    length, chunks, heads, share, P, N, g_b, g_l, g_h, x_b, x_l, x_h, r_b, r_l, r_g, w_b, w_l, w_g,
-    Q: tl.constexpr, BI: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    length, chunks, heads, share, g_b, g_l, g_h, x_b, x_l, x_h, r_b, r_l, r_g, w_b, w_l, w_g,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BI: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of C_i · B_j, summed over a group's heads, (B, K, G, Q, Q), for BI steps i.
+    """Write the gradient of C_i · B_j, summed over a group's heads, (B, K, G, Q, Q), a tile of BI x BI steps.
 
-    And what the log decays between j and i get from it: its sums over j < i, (B, H, K, Q), and over i, a part each BI.
+    And what the log decays between j and i get from it, by head: sums over j, (tiles, B, H, K, Q), and over i.
     """
     row, rest = tl.program_id(1).to(tl.int64), tl.program_id(0)
     tiles, groups = Q // BI, heads // share
-    tile, rest = rest % tiles, rest // tiles
+    tile_j, rest = rest % tiles, rest // tiles
+    tile_i, rest = rest % tiles, rest // tiles
     group, chunk = rest % groups, rest // groups
-    i, j, n, p = tile * BI + tl.arange(0, BI), tl.arange(0, Q), tl.arange(0, BN), tl.arange(0, BP)
+    i, j = tile_i * BI + tl.arange(0, BI), tile_j * BI + tl.arange(0, BI)
+    n, p = tl.arange(0, BN), tl.arange(0, BP)
     rows, columns = chunk * Q + i < length, chunk * Q + j < length
     from_start = (chunk * Q).to(tl.int64)
-    r += row * r_b + group * r_g + from_start * r_l
-    w += row * w_b + group * w_g + from_start * w_l
-    pairs = tl.zeros((BI, Q), tl.float32)
-    for first in range(0, N, BN):
-        some = first + n < N
-        reads = tl.load(r + i[:, None] * r_l + first + n[None, :], rows[:, None] & some[None, :], 0.0)
-        writes = tl.load(w + j[None, :] * w_l + first + n[:, None], columns[None, :] & some[:, None], 0.0)
-        pairs = tl.dot(reads.to(DOT), writes.to(DOT), pairs, input_precision=PRECISION)
-    pairs = tl.where(i[:, None] > j[None, :], pairs, 0.0)  # no decay lies between a step and itself
-    g += row * g_b + group * share * g_h + from_start * g_l + i[:, None] * g_l + p[None, :]
-    x += row * x_b + group * share * x_h + from_start * x_l + j[None, :] * x_l + p[:, None]
-    acc = tl.zeros((BI, Q), tl.float32)
     at = ((row * heads + group * share) * chunks + chunk) * Q
-    parts = tile * tl.num_programs(1).to(tl.int64) * heads * chunks * Q
-    for _ in range(share):
-        grad = tl.zeros((BI, Q), tl.float32)
-        for first in range(0, P, BP):
-            some = first + p < P
-            of_y = tl.load(g + first, rows[:, None] & some[None, :], 0.0)
-            inputs = tl.load(x + first, columns[None, :] & some[:, None], 0.0)
-            grad = tl.dot(of_y.to(DOT), inputs.to(DOT), grad, input_precision=PRECISION)
-        c_i, c_j = tl.load(cum + at + i), tl.load(cum + at + j)
-        between = tl.where(i[:, None] >= j[None, :], tl.exp(c_i[:, None] - c_j[None, :]), 0.0)
-        grad *= between * tl.load(weight + at + j)[None, :]
-        acc += grad
-        grad *= pairs
-        tl.store(later + at + i, tl.sum(grad, 1))
-        tl.store(earlier + parts + at + j, tl.sum(grad, 0))
-        g += g_h
-        x += x_h
-        at += chunks * Q
+    part = tl.num_programs(1).to(tl.int64) * heads * chunks * Q
+    later += tile_j * part
+    earlier += tile_i * part
+    acc = tl.zeros((BI, BI), tl.float32)
+    if tile_i >= tile_j:
+        r += row * r_b + group * r_g + from_start * r_l
+        w += row * w_b + group * w_g + from_start * w_l
+        pairs = tl.zeros((BI, BI), tl.float32)
+        for first in tl.static_range(0, N, BN):
+            some = first + n < N
+            reads = tl.load(r + i[:, None] * r_l + first + n[None, :], rows[:, None] & some[None, :], 0.0)
+            writes = tl.load(w + j[None, :] * w_l + first + n[:, None], columns[None, :] & some[:, None], 0.0)
+            pairs = tl.dot(reads.to(DOT), writes.to(DOT), pairs, input_precision=PRECISION)
+        pairs = tl.where(i[:, None] > j[None, :], pairs, 0.0)  # no decay lies between a step and itself
+        from_g = g + row * g_b + group * share * g_h + from_start * g_l + i[:, None] * g_l + p[None, :]
+        from_x = x + row * x_b + group * share * x_h + from_start * x_l + j[None, :] * x_l + p[:, None]
+        for _ in range(share):
+            grad = tl.zeros((BI, BI), tl.float32)
+            for first in tl.static_range(0, P, BP):
+                some = first + p < P
+                of_y = tl.load(from_g + first, rows[:, None] & some[None, :], 0.0)
+                inputs = tl.load(from_x + first, columns[None, :] & some[:, None], 0.0)
+                grad = tl.dot(of_y.to(DOT), inputs.to(DOT), grad, input_precision=PRECISION)
+            between = tl.exp(tl.load(cum + at + i)[:, None] - tl.load(cum + at + j)[None, :])
+            between = tl.where(i[:, None] >= j[None, :], between, 0.0)
+            grad *= between * tl.load(weight + at + j)[None, :]
+            acc += grad
+            grad *= pairs
+            tl.store(later + at + i, tl.sum(grad, 1))
+            tl.store(earlier + at + j, tl.sum(grad, 0))
+            from_g += g_h
+            from_x += x_h
+            at += chunks * Q
+    else:  # above the diagonal
+        for _ in range(share):
+            tl.store(later + at + i, tl.zeros((BI,), tl.float32))
+            tl.store(earlier + at + j, tl.zeros((BI,), tl.float32))
+            at += chunks * Q
     out += ((row * chunks + chunk) * groups + group) * Q * Q
     tl.store(out + i[:, None] * Q + j[None, :], acc)
 
@@ -293,9 +312,9 @@ def pair_gradients(
 @triton.jit
 def vector_gradients(
     v, r, w, start, pairs, weight, cum, out, inner,
-    length, skip, chunks, heads, share, P, N, v_b, v_l, v_h, r_b, r_l, r_g, w_b, w_l, w_g, out_b, out_l, out_g,
-    Q: tl.constexpr, BI: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, TURNED: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    length, skip, chunks, heads, share, v_b, v_l, v_h, r_b, r_l, r_g, w_b, w_l, w_g, out_b, out_l, out_g,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BI: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
+    TURNED: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of C or, turned, of B, and by head its inner product with C_i or B_j, (B, H, K, Q).
 
@@ -330,7 +349,7 @@ def vector_gradients(
     inner += block_n * tl.num_programs(1).to(tl.int64) * heads * chunks * Q
     for _ in range(share):
         through = tl.zeros((BI, BN), tl.float32)
-        for first in range(0, P, BP):
+        for first in tl.static_range(0, P, BP):
             some = first + p < P
             values = tl.load(v + first, rows[:, None] & some[None, :], 0.0)
             state = tl.load(start + first * N, some[:, None] & (n[None, :] < N), 0.0)
@@ -360,9 +379,9 @@ def finish(
     part = rows.to(tl.int64) * heads * chunks
     here = (at + chunk) * Q + q
     there = (at + chunks - 1 - chunk) * Q + Q - 1 - q
-    crossing = tl.load(later + here)  # counts from k on: sum over i >= k
+    crossing = tl.zeros((Q,), tl.float32)  # counts from k on: sum over i >= k
     for tile in range(tiles):
-        crossing -= tl.load(earlier + tile * part * Q + here)
+        crossing += tl.load(later + tile * part * Q + here) - tl.load(earlier + tile * part * Q + here)
     passed = tl.zeros((Q,), tl.float32)  # counts up to before k: sum over j < k
     for block in range(blocks_n):
         crossing += tl.load(leaving + block * part * Q + here)
@@ -435,7 +454,8 @@ class Shape:
     def config(self, kernel: str) -> dict[str, int]:
         """Return a kernel's constants, blocks no wider than what they cover."""
         most = {"BP": self.width, "BN": self.n, "BI": self.q}
-        return {name: block(v, most[name]) if name in most else v for name, v in CONFIGS[kernel].items()}
+        blocks = {name: block(v, most[name]) if name in most else v for name, v in CONFIGS[kernel].items()}
+        return {"N": self.n, **blocks} if kernel == "products" else {"P": self.width, "N": self.n, **blocks}
 
     def products(self) -> dict[str, object]:
         """Return the constants of all kernels with matrix products."""
@@ -482,7 +502,7 @@ def multiply(shape: Shape, way: Walk, r: Tensor, w: Tensor) -> Tensor:
     config = shape.config("products")
     (r, of_r), (w, of_w) = way.sees(r), way.sees(w)
     products[(shape.chunks * shape.groups, shape.batch)](
-        r, w, out, shape.length, way.skip, shape.chunks, shape.groups, shape.n, *of_r, *of_w,
+        r, w, out, shape.length, way.skip, shape.chunks, shape.groups, *of_r, *of_w,
         **shape.products(), **config,
     )  # fmt: skip
     return out
@@ -505,7 +525,7 @@ def carry(
     for only_ends in (True, False) if spans > 1 else (False,):
         states[(blocks * shape.heads * (spans - only_ends), shape.batch)](
             v, w, way.weight, way.tail, way.total, first, ends, out, final, out if other is None else other, energy,
-            shape.length, way.skip, shape.chunks, shape.heads, shape.share, shape.width, shape.n, span, *of_v, *of_w,
+            shape.length, way.skip, shape.chunks, shape.heads, shape.share, span, *of_v, *of_w,
             WEIGHTED=not way.turned, ENDS=only_ends, ENERGY=other is not None and not only_ends,
             **shape.products(), **config,
         )  # fmt: skip
@@ -517,14 +537,14 @@ def read_out(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Launch `outputs`: return y or the gradient of x, and parts of those of dt and D."""
     config = shape.config("outputs")
-    blocks = triton.cdiv(shape.width, config["BP"])
+    blocks, tiles = triton.cdiv(shape.width, config["BP"]), shape.q // config["BI"]
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     parts = (blocks if way.turned else 0, shape.batch, shape.heads, shape.chunks)
-    direct, D_part = way.cum.new_empty(*parts, shape.q), way.cum.new_empty(parts)
+    direct, D_part = way.cum.new_empty(*parts, shape.q), way.cum.new_empty(*parts, tiles)
     (v, of_v), (r, of_r), (to, of_y), (x, of_x) = way.sees(v), way.sees(r), way.sees(y), way.sees(x)
-    outputs[(blocks * shape.heads * shape.chunks, shape.batch)](
+    outputs[(tiles * blocks * shape.heads * shape.chunks, shape.batch)](
         v, r, pairs, start, way.weight, way.cum, way.cum if D is None else D, to, x, direct, D_part,
-        shape.length, way.skip, shape.chunks, shape.heads, shape.share, shape.width, shape.n,
+        shape.length, way.skip, shape.chunks, shape.heads, shape.share,
         *of_v, *of_r, *of_y, *of_x, SKIP=D is not None, TURNED=way.turned, **shape.products(), **config,
     )  # fmt: skip
     return y, direct, D_part
@@ -541,7 +561,7 @@ def vectors(
     (v, of_v), (r, of_r), (w, of_w), (to, of_out) = way.sees(v), way.sees(r), way.sees(w), way.sees(out)
     vector_gradients[(tiles * blocks * shape.groups * shape.chunks, shape.batch)](
         v, r, w, start, pairs, way.weight, way.cum, to, inner,
-        shape.length, way.skip, shape.chunks, shape.heads, shape.share, shape.width, shape.n,
+        shape.length, way.skip, shape.chunks, shape.heads, shape.share,
         *of_v, *of_r, *of_w, *of_out, TURNED=way.turned, **shape.products(), **config,
     )  # fmt: skip
     return out, inner
@@ -575,10 +595,10 @@ def ssd_backward(
         config = shape.config("pair_gradients")
         tiles = shape.q // config["BI"]
         pairs = x.new_empty(shape.batch, shape.chunks, shape.groups, shape.q, shape.q, dtype=shape.held)
-        later, earlier = torch.empty_like(way.cum), way.cum.new_empty(tiles, *way.cum.shape)
-        pair_gradients[(tiles * shape.groups * shape.chunks, shape.batch)](
+        later, earlier = (way.cum.new_empty(tiles, *way.cum.shape) for _ in range(2))
+        pair_gradients[(tiles**2 * shape.groups * shape.chunks, shape.batch)](
             g, x, C, B, way.weight, way.cum, pairs, later, earlier,
-            shape.length, shape.chunks, shape.heads, shape.share, shape.width, shape.n,
+            shape.length, shape.chunks, shape.heads, shape.share,
             *g.stride()[:3], *x.stride()[:3], *C.stride()[:3], *B.stride()[:3], **shape.products(), **config,
         )  # fmt: skip
         of_C, leaving = vectors(shape, way, g, C, B, start, pairs)
@@ -590,7 +610,7 @@ def ssd_backward(
             shape.length, shape.chunks, shape.heads, tiles, leaving.shape[0], direct.shape[0], energy.shape[0],
             Q=shape.q, num_warps=1,
         )  # fmt: skip
-    of_D = A.new_empty(0) if D is None else D_part.sum((0, 1, 3))
+    of_D = A.new_empty(0) if D is None else D_part.sum((0, 1, 3, 4))
     return of_x, of_dt.to(dt.dtype), A_part.sum((0, 2)), of_B, of_C, of_D, of_state
 
 
