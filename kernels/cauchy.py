@@ -38,6 +38,11 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
         from audiossm.kernels.gpu.cauchy import cauchy as on_the_gpu
 
         return on_the_gpu(v, z, w)
+    return products(v, z, w)
+
+
+def products(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    """Compute `cauchy` by two matrix products a channel; (H, N, L) in memory."""
     v, z, w = (pairs.as_complex(x) for x in (v, z, w))
     v, w = v.transpose(0, 1), w.unsqueeze(-1)  # (H, R, N), (H, N, 1)
     y = v @ (1 / (z - w)) + v.conj() @ (1 / (z - w.conj()))
@@ -76,11 +81,25 @@ def dplr_kernel(w: Tensor, p: Tensor, b: Tensor, c: Tensor, length: int) -> Tens
     """
     if length == 0:
         return c.new_zeros(len(c), 0)
+    z = nodes(length, w)
+    return kernel_of(cauchy(weights(p, b, c), z, w), z, length)
+
+
+def nodes(length: int, w: Tensor) -> Tensor:
+    """Return where the bilinear transform takes the roots of unity ω: z = 2 (1 - ω) / (1 + ω), (L // 2 + 1, 2)."""
     angle = torch.arange(length // 2 + 1, dtype=torch.float64, device=w.device) * (math.pi / length)
-    height = (2 * angle.tan()).abs().clamp(max=FAR).to(w.dtype)  # z = 2 (1 - ω) / (1 + ω) = 2i tan(angle)
-    z = pairs.pair(torch.zeros_like(height), height)
-    conj = torch.view_as_real(pairs.as_complex(p).conj().resolve_conj())
-    weights = torch.stack([pairs.mul(x, y) for x, y in ((c, b), (c, p), (conj, b), (conj, p))])
-    cb, cp, pb, pp = (pairs.as_complex(k) for k in cauchy(weights, z, w))
+    height = (2 * angle.tan()).abs().clamp(max=FAR).to(w.dtype)
+    return pairs.pair(torch.zeros_like(height), height)
+
+
+def weights(p: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Return what is summed up over the poles: c b, c p, p̄ b and p̄ p, (4, H, N, 2)."""
+    p, b, c = (pairs.as_complex(x) for x in (p, b, c))
+    return torch.view_as_real(torch.stack((c * b, c * p, p.conj() * b, p.conj() * p)))
+
+
+def kernel_of(sums: Tensor, z: Tensor, length: int) -> Tensor:
+    """Return the kernel (H, L) from the four sums (4, H, L // 2 + 1, 2), by Woodbury's identity."""
+    cb, cp, pb, pp = (pairs.as_complex(k) for k in sums)
     spectrum = (cb - cp * pb / (1 + pp)) * (1 + pairs.as_complex(z) / 2)  # 2 / (1 + ω) = 1 + z / 2
     return torch.fft.irfft(spectrum, n=length)

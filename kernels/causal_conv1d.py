@@ -46,7 +46,7 @@ def causal_conv1d(
         return on_the_gpu(x, weight.float(), None if bias is None else bias.float(), silu, state)
     inputs = torch.cat((state, x), dim=-1)
     if x.numel() == 0:
-        return x, inputs
+        return x, inputs[..., x.shape[-1] :]
     wide = torch.promote_types(weight.dtype, x.dtype)
     y = F.conv1d(inputs.to(wide), weight.to(wide).unsqueeze(1), bias, groups=x.shape[1])
     return (F.silu(y) if silu else y).to(x.dtype), inputs[..., x.shape[-1] :]

@@ -41,7 +41,8 @@ def sums(v, z, w, y, channels, modes, nodes, R: tl.constexpr, BR: tl.constexpr, 
     """Write y (R, H, L, 2) of one channel at BL nodes."""
     blocks = tl.cdiv(nodes, BL)
     h = tl.program_id(0) // blocks
-    at, r = (tl.program_id(0) % blocks) * BL + tl.arange(0, BL), tl.arange(0, BR)
+    at = (tl.program_id(0) % blocks) * BL + tl.arange(0, BL)[None, :]
+    r = tl.arange(0, BR)[:, None]
     inside, row = at < nodes, r < R
     z_re, z_im = tl.load(z + 2 * at, inside, 1.0), tl.load(z + 2 * at + 1, inside, 0.0)
     y_re, y_im = tl.zeros((BR, BL), tl.float32), tl.zeros((BR, BL), tl.float32)
@@ -51,14 +52,14 @@ def sums(v, z, w, y, channels, modes, nodes, R: tl.constexpr, BR: tl.constexpr, 
         w_re, w_im = tl.load(w), tl.load(w + 1)
         p_re, p_im = reciprocal(z_re - w_re, z_im - w_im)
         q_re, q_im = reciprocal(z_re - w_re, z_im + w_im)
-        v_re, v_im = tl.load(v, row, 0.0)[:, None], tl.load(v + 1, row, 0.0)[:, None]
-        y_re += v_re * (p_re + q_re)[None, :] - v_im * (p_im - q_im)[None, :]
-        y_im += v_re * (p_im + q_im)[None, :] + v_im * (p_re - q_re)[None, :]
+        v_re, v_im = tl.load(v, row, 0.0), tl.load(v + 1, row, 0.0)
+        y_re += v_re * (p_re + q_re) - v_im * (p_im - q_im)
+        y_im += v_re * (p_im + q_im) + v_im * (p_re - q_re)
         v += 2
         w += 2
-    y += ((r[:, None].to(tl.int64) * channels + h) * nodes + at[None, :]) * 2
-    tl.store(y, y_re, row[:, None] & inside[None, :])
-    tl.store(y + 1, y_im, row[:, None] & inside[None, :])
+    y += ((r.to(tl.int64) * channels + h) * nodes + at) * 2
+    tl.store(y, y_re, row & inside)
+    tl.store(y + 1, y_im, row & inside)
 
 
 @triton.jit
