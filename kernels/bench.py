@@ -18,6 +18,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -146,7 +147,8 @@ def measure(case: Case, device: torch.device, clock: Clock, rate: float) -> dict
     forward, both = times(case.function, inputs, clock)
     others: dict[str, dict[str, Any]] = {"torch": {}, "peers": {}}
     left_out: dict[str, str] = {}
-    loaders = [("torch", name, lambda form=form: form) for name, form in case.forms.items()]
+    loaders: list[tuple[str, str, Callable[[], Function]]]
+    loaders = [("torch", name, partial(lambda form: form, form)) for name, form in case.forms.items()]
     loaders += [("peers", name, load) for name, load in case.peers.items()]
     for kind, name, load in loaders:
         try:
@@ -174,7 +176,7 @@ def measure(case: Case, device: torch.device, clock: Clock, rate: float) -> dict
 def machine(rate: float) -> dict[str, str]:
     """Return where and when this was measured."""
     gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
-    versions = {"torch": torch.__version__}
+    versions = {"torch": str(torch.__version__)}
     for name in ("triton", "mamba_ssm", "causal_conv1d", "accelerated_scan", "fla"):
         try:
             versions[name] = getattr(importlib.import_module(name), "__version__", "no version")

@@ -76,7 +76,7 @@ def gradients(
     zero = tl.zeros((BN, BL), tl.float32)
     acc = ()
     for _ in tl.static_range(4 * R):
-        acc = acc + (zero,)  # noqa: RUF005 Triton's tuples
+        acc = acc + (zero,)  # type: ignore  # noqa: RUF005
     for begin in range(first, min(first + NODES, nodes), BL):
         at = begin + tl.arange(0, BL)
         there = at < nodes
@@ -89,7 +89,7 @@ def gradients(
         for r in tl.static_range(R):
             of_y = g + ((r * channels + h).to(tl.int64) * nodes + at) * 2
             g_re, g_im = tl.load(of_y, there, 0.0)[None, :], tl.load(of_y + 1, there, 0.0)[None, :]
-            more = more + (  # noqa: RUF005
+            more = more + (  # type: ignore  # noqa: RUF005
                 acc[4 * r] + g_re * (p_re + q_re) + g_im * (p_im + q_im),
                 acc[4 * r + 1] + g_im * (p_re - q_re) - g_re * (p_im - q_im),
                 acc[4 * r + 2] + g_re * (pp_re + qq_re) + g_im * (pp_im + qq_im),

@@ -92,11 +92,11 @@ def convolve_backward(
     parts += ((row * (tl.num_programs(0) // blocks) + tile) * channels + h) * (W + 1)
     past = ()  # x at times s - W + 1 ... s, and so on for the outputs that s still reaches
     for k in tl.static_range(2 * W - 1 if SILU else W):
-        past = past + (inputs_at(x, s + (k - W + 1), first, h, held, length, x_h, x_l),)  # noqa: RUF005 Triton's tuples
+        past = past + (inputs_at(x, s + (k - W + 1), first, h, held, length, x_h, x_l),)  # type: ignore  # noqa: RUF005
     if first <= 0:
         early = ()
         for k in tl.static_range(2 * W - 1 if SILU else W):
-            early = early + (past[k] + state_at(state, first + s + (k - W + 1), h, held, W),)  # noqa: RUF005
+            early = early + (past[k] + state_at(state, first + s + (k - W + 1), h, held, W),)  # type: ignore  # noqa: RUF005
         past = early
     acc = tl.zeros((BH, BL), tl.float32)
     for m in tl.static_range(W):

@@ -432,7 +432,8 @@ class Shape:
     @staticmethod
     def of(x: Tensor, w: Tensor) -> "Shape":
         """Read it off x and B."""
-        return Shape(*x.shape, *w.shape[2:], x.dtype)
+        batch, length, heads, width = x.shape
+        return Shape(batch, length, heads, width, w.shape[2], w.shape[3], x.dtype)
 
     @property
     def q(self) -> int:
