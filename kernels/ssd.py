@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from audiossm.kernels.dispatch import on_gpu
 
+LARGEST = 256  # state size N up to which a chunk fits into a GPU's shared memory
 CHUNK = 64  # on a CPU: a chunk costs Q² decays a head
 
 
@@ -81,7 +82,7 @@ def ssd(
             "they are (B, L, H, P), (B, L, H) and twice (B, L, G, N), H a multiple of G"
         )
     dt, state = step_size(dt, dt_bias, dt_softplus), first_state(x, B, initial_state)
-    if on_gpu(x) and x.dtype != torch.float64 and min(x.numel(), B.numel()) > 0:
+    if on_gpu(x) and x.dtype != torch.float64 and min(x.numel(), B.numel()) > 0 and B.shape[-1] <= LARGEST:
         from audiossm.kernels.gpu.ssd import ssd as on_the_gpu
 
         y, state = on_the_gpu(x, dt, A.float(), B.to(x.dtype), C.to(x.dtype), None if D is None else D.float(), state)

@@ -26,6 +26,7 @@ Glossary: B batch, L length, H heads, P channels a head, G groups, N state, Q ch
 is t or, turned, counts from the end; chunks are the same both ways, so a turned walk skips what the last chunk lacks.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,7 @@ CONFIGS: dict[str, dict[str, int]] = {
     "chunk": {"half": 128, "float": 64},
     "states": {"BP": 64, "BN": 64, "PROGRAMS": 256, "num_warps": 4, "num_stages": 3},
     "products": {"BN": 64, "num_warps": 8, "num_stages": 2},
-    "outputs": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 4, "num_stages": 2},
+    "outputs": {"BP": 64, "BN": 128, "HEADS": 4, "num_warps": 8, "num_stages": 2},
     "pair_gradients": {"BI": 64, "BP": 64, "BN": 64, "num_warps": 4, "num_stages": 2},
     "vector_gradients": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 8, "num_stages": 2},
 }
@@ -48,14 +49,18 @@ CONFIGS: dict[str, dict[str, int]] = {
 
 def candidates() -> dict[str, list[dict[str, int]]]:
     """Return what `python -m audiossm.kernels.bench ssd --tune` times."""
-    warps = [{"num_warps": w, "num_stages": s} for w in (4, 8) for s in (1, 2, 3, 4)]
+    warps = [{"num_warps": w, "num_stages": s} for w in (4, 8) for s in (1, 2, 3)]
     return {
         "chunk": [{"half": 128, "float": 64}, {"half": 64, "float": 64}, {"half": 128, "float": 128}],
-        "states": [{"BN": n, "PROGRAMS": p, **w} for n in (64, 128) for p in (1, 256, 512) for w in warps],
+        "states": [{"BN": n, "PROGRAMS": p, **w} for n in (64, 128) for p in (256, 512) for w in warps],
         "products": warps,
-        "outputs": [{"BI": i, "BN": n, **w} for i in (64, 128) for n in (64, 128) for w in warps],
-        "pair_gradients": [{"BI": i, **w} for i in (64, 128) for w in warps],
-        "vector_gradients": [{"BI": i, "BN": n, **w} for i in (64, 128) for n in (64, 128) for w in warps],
+        "outputs": [
+            *({"HEADS": h, "num_warps": 8, "num_stages": s} for h in (1, 2, 4, 8) for s in (1, 2, 3)),
+            *({"HEADS": h, "num_warps": 8, "num_stages": 2, "maxnreg": 128} for h in (1, 2)),
+            *({"HEADS": h, "num_warps": 16, "num_stages": s} for h in (1, 4) for s in (1, 2)),
+        ],
+        "pair_gradients": [*warps, *({"num_warps": 4, "num_stages": s, "maxnreg": 168} for s in (1, 2))],
+        "vector_gradients": [{"BI": 64, "BN": n, **w} for n in (64, 128) for w in warps],
     }
 
 
@@ -192,58 +197,66 @@ def states(
 def outputs(
     v, r, pairs, start, weight, cum, D, y, x, direct, D_part,
     length, skip, chunks, heads, share, v_b, v_l, v_h, r_b, r_l, r_g, y_b, y_l, y_h, x_b, x_l, x_h,
-    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BI: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, HEADS: tl.constexpr,
     SKIP: tl.constexpr, TURNED: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write y of BI steps of a head; turned, the gradient of x, and parts of those of dt (x · dv) and of D."""
+    """Write y of a chunk and HEADS heads of a group, which share what is read with and the products.
+
+    Turned, y is the gradient of x, and parts of those of dt (x · dv) and of D are written too.
+    """
     row, rest = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    tiles, groups, blocks_p = Q // BI, heads // share, tl.cdiv(P, BP)
-    tile, rest = rest % tiles, rest // tiles
+    blocks_p, sets, groups = tl.cdiv(P, BP), heads // HEADS, heads // share
     block_p, rest = rest % blocks_p, rest // blocks_p
-    head, chunk = rest % heads, rest // heads
+    head, chunk = rest % sets * HEADS, rest // sets
     group = head // share
-    i, j = tile * BI + tl.arange(0, BI), tl.arange(0, BI)
-    p, n = block_p * BP + tl.arange(0, BP), tl.arange(0, BN)
-    rows = (chunk * Q + i >= skip) & (chunk * Q + i < skip + length)
+    p, n, q = block_p * BP + tl.arange(0, BP), tl.arange(0, BN), tl.arange(0, Q)
+    inside = (chunk * Q + q >= skip) & (chunk * Q + q < skip + length)
+    held = inside[:, None] & (p[None, :] < P)
     from_start = (chunk * Q - skip).to(tl.int64)
-    at = ((row * heads + head) * chunks + chunk) * Q
-    c_i = tl.load(cum + at + i)
     r += row * r_b + group * r_g + from_start * r_l
-    v += row * v_b + head * v_h + from_start * v_l + p[None, :]
-    start += ((row * chunks + chunk) * heads + head) * P * N
-    pairs += ((row * chunks + chunk) * groups + group) * Q * Q
-    acc = tl.zeros((BI, BP), tl.float32)
+    reads = ()
     for first in tl.static_range(0, N, BN):
-        some = first + n < N
-        reads = tl.load(r + i[:, None] * r_l + first + n[None, :], rows[:, None] & some[None, :], 0.0)
-        state = tl.load(start + p[None, :] * N + first + n[:, None], some[:, None] & (p[None, :] < P), 0.0)
-        acc = tl.dot(reads.to(DOT), state.to(DOT), acc, input_precision=PRECISION)
-    acc *= tl.exp(c_i)[:, None]
-    for _ in range(tile + 1):  # the columns up to the diagonal
-        within = chunk * Q + j
-        columns = (within >= skip) & (within < skip + length)
-        between = tl.exp(c_i[:, None] - tl.load(cum + at + j)[None, :])
-        between = tl.where(i[:, None] >= j[None, :], between, 0.0)
+        tile = tl.load(r + q[:, None] * r_l + first + n[None, :], inside[:, None] & (first + n[None, :] < N), 0.0)
+        reads = reads + (tile.to(DOT),)  # type: ignore  # noqa: RUF005
+    pairs += ((row * chunks + chunk) * groups + group) * Q * Q
+    shared = tl.load(pairs + q[:, None] * Q + q[None, :])
+    from_v = v + row * v_b + head * v_h + from_start * v_l + q[:, None] * v_l + p[None, :]
+    from_x = x + row * x_b + head * x_h + from_start * x_l + q[:, None] * x_l + p[None, :]
+    to_y = y + row * y_b + head * y_h + from_start * y_l + q[:, None] * y_l + p[None, :]
+    start += ((row * chunks + chunk) * heads + head) * P * N
+    at = (row * heads + head) * chunks + chunk
+    part = block_p * tl.num_programs(1).to(tl.int64) * heads * chunks + at
+    for _ in range(HEADS):
+        acc = tl.zeros((Q, BP), tl.float32)
+        for first in tl.static_range(0, N, BN):
+            some = (first + n[:, None] < N) & (p[None, :] < P)
+            state = tl.load(start + p[None, :] * N + first + n[:, None], some, 0.0)
+            acc = tl.dot(reads[first // BN], state.to(DOT), acc, input_precision=PRECISION)
+        c, step = tl.load(cum + at * Q + q), tl.load(weight + at * Q + q)
+        acc *= tl.exp(c)[:, None]
+        between = tl.where(q[:, None] >= q[None, :], tl.exp(c[:, None] - c[None, :]), 0.0) * shared.to(tl.float32)
         if not TURNED:
-            between *= tl.load(weight + at + j)[None, :]
-        between *= tl.load(pairs + i[:, None] * Q + j[None, :]).to(tl.float32)
-        values = tl.load(v + j[:, None] * v_l, columns[:, None] & (p[None, :] < P), 0.0)
+            between *= step[None, :]
+            if SKIP:
+                between += tl.where(q[:, None] == q[None, :], tl.load(D + head), 0.0)
+        values = tl.load(from_v, held, 0.0)
         acc = tl.dot(between.to(DOT), values.to(DOT), acc, input_precision=PRECISION)
-        j += BI
-    held = rows[:, None] & (p[None, :] < P)
-    if SKIP or TURNED:
-        own = tl.load(v + i[:, None] * v_l, held, 0.0).to(tl.float32)
-    if TURNED:
-        inputs = tl.load(x + row * x_b + head * x_h + from_start * x_l + i[:, None] * x_l + p[None, :], held, 0.0)
-        inputs = inputs.to(tl.float32)
-        part = ((block_p * tl.num_programs(1) + row) * heads + head) * chunks + chunk
-        tl.store(direct + part * Q + i, tl.sum(acc * inputs, 1))
-        acc *= tl.load(weight + at + i)[:, None]
-        if SKIP:
-            tl.store(D_part + part * tiles + tile, tl.sum(tl.sum(inputs * own, 1), 0))
-    if SKIP:
-        acc += tl.load(D + head) * own
-    tl.store(y + row * y_b + head * y_h + from_start * y_l + i[:, None] * y_l + p[None, :], acc, held)
+        if TURNED:
+            inputs = tl.load(from_x, held, 0.0).to(tl.float32)
+            tl.store(direct + part * Q + q, tl.sum(acc * inputs, 1))
+            acc *= step[:, None]
+            if SKIP:
+                own = values.to(tl.float32)
+                tl.store(D_part + part, tl.sum(tl.sum(inputs * own, 1), 0))
+                acc += tl.load(D + head) * own
+        tl.store(to_y, acc, held)
+        head += 1
+        at += chunks
+        part += chunks
+        start += P * N
+        from_v += v_h
+        from_x += x_h
+        to_y += y_h
 
 
 @triton.jit
@@ -286,9 +299,9 @@ def pair_gradients(
         for _ in range(share):
             grad = tl.zeros((BI, BI), tl.float32)
             for first in tl.static_range(0, P, BP):
-                some = first + p < P
-                of_y = tl.load(from_g + first, rows[:, None] & some[None, :], 0.0)
-                inputs = tl.load(from_x + first, columns[None, :] & some[:, None], 0.0)
+                wide = first + p < P
+                of_y = tl.load(from_g + first, rows[:, None] & wide[None, :], 0.0)
+                inputs = tl.load(from_x + first, columns[None, :] & wide[:, None], 0.0)
                 grad = tl.dot(of_y.to(DOT), inputs.to(DOT), grad, input_precision=PRECISION)
             between = tl.exp(tl.load(cum + at + i)[:, None] - tl.load(cum + at + j)[None, :])
             between = tl.where(i[:, None] >= j[None, :], between, 0.0)
@@ -459,8 +472,11 @@ class Shape:
     def config(self, kernel: str) -> dict[str, int]:
         """Return a kernel's constants, blocks no wider than what they cover."""
         most = {"BP": self.width, "BN": self.n, "BI": self.q}
+        # What is loaded ahead has to fit into shared memory.
+        ahead = {"num_stages": 1} if self.n > 128 and self.held == torch.float32 else {}
         blocks = {name: block(v, most[name]) if name in most else v for name, v in CONFIGS[kernel].items()}
-        return {"N": self.n, **blocks} if kernel == "products" else {"P": self.width, "N": self.n, **blocks}
+        sizes = {"N": self.n} if kernel == "products" else {"P": self.width, "N": self.n}
+        return {**blocks, **ahead, **sizes}
 
     def products(self) -> dict[str, object]:
         """Return the constants of all kernels with matrix products."""
@@ -542,12 +558,13 @@ def read_out(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Launch `outputs`: return y or the gradient of x, and parts of those of dt and D."""
     config = shape.config("outputs")
-    blocks, tiles = triton.cdiv(shape.width, config["BP"]), shape.q // config["BI"]
+    blocks = triton.cdiv(shape.width, config["BP"])
+    config["HEADS"] = math.gcd(config["HEADS"], shape.share)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     parts = (blocks if way.turned else 0, shape.batch, shape.heads, shape.chunks)
-    direct, D_part = way.cum.new_empty(*parts, shape.q), way.cum.new_empty(*parts, tiles)
+    direct, D_part = way.cum.new_empty(*parts, shape.q), way.cum.new_empty(parts)
     (v, of_v), (r, of_r), (to, of_y), (x, of_x) = way.sees(v), way.sees(r), way.sees(y), way.sees(x)
-    outputs[(tiles * blocks * shape.heads * shape.chunks, shape.batch)](
+    outputs[(blocks * shape.heads // config["HEADS"] * shape.chunks, shape.batch)](
         v, r, pairs, start, way.weight, way.cum, way.cum if D is None else D, to, x, direct, D_part,
         shape.length, way.skip, shape.chunks, shape.heads, shape.share,
         *of_v, *of_r, *of_y, *of_x, SKIP=D is not None, TURNED=way.turned, **shape.products(), **config,
@@ -615,7 +632,7 @@ def ssd_backward(
             shape.length, shape.chunks, shape.heads, tiles, leaving.shape[0], direct.shape[0], energy.shape[0],
             Q=shape.q, num_warps=1,
         )  # fmt: skip
-    of_D = A.new_empty(0) if D is None else D_part.sum((0, 1, 3, 4))
+    of_D = A.new_empty(0) if D is None else D_part.sum((0, 1, 3))
     return of_x, of_dt.to(dt.dtype), A_part.sum((0, 2)), of_B, of_C, of_D, of_state
 
 

@@ -1,0 +1,99 @@
+"""Every Triton kernel compiles for Hopper, without a GPU: the interpreter takes Python that the compiler refuses.
+
+A launch is recorded on meta tensors, then compiled as its arguments demand. Shared memory must suffice on an H100.
+"""
+
+from importlib import import_module
+
+import pytest
+import torch
+
+from .kernel_checks import INTERPRETED
+
+triton = pytest.importorskip("triton", reason="triton is not installed here")
+if INTERPRETED:
+    pytest.skip("the interpreter has no compiler", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+from triton.runtime.jit import JITFunction  # noqa: E402
+
+SHARED = 232_448  # bytes a program may have on an H100
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+
+
+class Recorder:
+    """Stands for a kernel and keeps what it is launched with."""
+
+    def __init__(self, function, launches):
+        self.function, self.launches = function, launches
+
+    def __getitem__(self, grid):
+        return lambda *args, **named: self.launches.append((self.function, args, named))
+
+
+def shared_memory(function, args, named):
+    """Compile a launch for compute capability 9.0 and return the bytes of shared memory that a program takes."""
+    options = {name: named.pop(name) for name in ("num_warps", "num_stages", "maxnreg") if name in named}
+    values = dict(zip(function.arg_names, args, strict=False)) | named
+    signature, constants, known = {}, {}, {}
+    for i, parameter in enumerate(function.params):
+        name, value = parameter.name, values[parameter.name]
+        if parameter.is_constexpr or (isinstance(value, int) and value == 1):
+            signature[name], constants[(i,)] = "constexpr", value
+        else:
+            signature[name] = POINTERS[value.dtype] if isinstance(value, torch.Tensor) else "i32"
+            aligned = isinstance(value, torch.Tensor) or value % 16 == 0
+            if aligned and not parameter.do_not_specialize_on_alignment:
+                known[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(function, signature, constants, known)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).metadata.shared
+
+
+def meta(*shape, dtype=torch.float32):
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def ssd(op, dtype, width, groups, n):
+    x, dt, A, state = meta(2, 300, 4, width, dtype=dtype), meta(2, 300, 4), meta(4), meta(2, 4, width, n)
+    w = meta(2, 300, groups, n, dtype=dtype)
+    op.ssd._init_fn(x, dt, A, w, w, A, state)
+    op.ssd_backward._init_fn(x, dt, A, w, w, A, state, x, state)
+
+
+def causal_conv1d(op, dtype, silu, channels_last):
+    x = meta(2, 300, 64, dtype=dtype).transpose(1, 2) if channels_last else meta(2, 64, 300, dtype=dtype)
+    given = x, meta(64, 4), meta(64), silu, meta(2, 64, 3, dtype=dtype)
+    op.causal_conv1d._init_fn(*given)
+    op.causal_conv1d_backward._init_fn(*given, x, given[-1])
+
+
+def cauchy(op, rows):
+    v, z, w = meta(rows, 8, 32, 2), meta(500, 2), meta(8, 32, 2)
+    op.cauchy._init_fn(v, z, w)
+    op.gradients[(1,)](meta(rows, 8, 500, 2), z, w, v, 8, 32, 500, R=rows, BN=32, **op.CONFIGS["gradients"])
+
+
+CASES = [
+    (ssd, torch.bfloat16, 64, 1, 128),
+    (ssd, torch.float32, 20, 2, 17),
+    (causal_conv1d, torch.float32, True, False),
+    (causal_conv1d, torch.bfloat16, False, True),
+    (cauchy, 4),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0].__name__}-{'-'.join(map(str, case[1:]))}")
+def test_kernels_compile_for_hopper(case, monkeypatch):
+    launch, *arguments = case
+    op, launches = import_module(f"audiossm.kernels.gpu.{launch.__name__}"), []
+    for name, value in vars(op).items():
+        if isinstance(value, JITFunction) and value.fn.__name__ not in ("inputs_at", "state_at", "reciprocal"):
+            monkeypatch.setattr(op, name, Recorder(value, launches))
+    if hasattr(op, "KERNELS"):
+        monkeypatch.setattr(op, "KERNELS", {name: Recorder(value, launches) for name, value in op.KERNELS.items()})
+    launch(op, *arguments)
+    monkeypatch.undo()  # or the kernels would find recorders in place of what they call
+    assert launches
+    for function, args, named in launches:
+        assert shared_memory(function, args, dict(named)) <= SHARED
