@@ -1,5 +1,6 @@
 """The bench measures every operation's cases and tells what it had to leave out."""
 
+import dataclasses
 import json
 import time
 
@@ -54,6 +55,18 @@ def test_the_table_as_printed(case, capsys):
 def test_every_operation_has_cases_that_run():
     for case in bench.cases(bench.OPS):
         assert case.op in bench.OPS and 0 < case.bytes_forward < case.bytes_both
+
+
+def test_deviation():
+    x = torch.ones(4)
+    assert bench.deviation((x, None), (x, None)) == 0
+    assert bench.deviation((x + 1,), (x,)) == pytest.approx(1)
+    assert bench.deviation((x * torch.nan,), (x,)) == float("inf")
+
+
+def test_what_cannot_be_tuned(case, capsys):
+    bench.tune(dataclasses.replace(case, op="fft_conv"), CPU, clock)
+    assert "nothing to tune" in capsys.readouterr().out
 
 
 def test_usage(capsys):

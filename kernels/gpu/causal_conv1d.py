@@ -27,7 +27,7 @@ CONFIGS: dict[str, dict[str, int]] = {
 
 def candidates() -> dict[str, list[dict[str, int]]]:
     """Return what `python -m audiossm.kernels.bench causal_conv1d --tune` times."""
-    steps = [{"BH": h, "BL": n, "num_warps": w} for h in (1, 2) for n in (512, 1024, 2048, 4096) for w in (2, 4, 8)]
+    steps = [{"BL": n, "num_warps": w} for n in (256, 512, 1024, 2048) for w in (1, 2, 4, 8)]
     return {"steps": steps, "steps_backward": steps}
 
 

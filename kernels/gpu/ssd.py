@@ -52,7 +52,7 @@ def candidates() -> dict[str, list[dict[str, int]]]:
     warps = [{"num_warps": w, "num_stages": s} for w in (4, 8) for s in (1, 2, 3)]
     return {
         "chunk": [{"half": 128, "float": 64}, {"half": 64, "float": 64}, {"half": 128, "float": 128}],
-        "states": [{"BN": n, "PROGRAMS": p, **w} for n in (64, 128) for p in (256, 512) for w in warps],
+        "states": [{"BN": n, **w} for n in (64, 128) for w in warps] + [{"PROGRAMS": n} for n in (512, 1024)],
         "products": warps,
         "outputs": [
             *({"HEADS": h, "num_warps": 8, "num_stages": s} for h in (1, 2, 4, 8) for s in (1, 2, 3)),
