@@ -54,7 +54,7 @@ def reference(x, dt, A, B, C, D, state):
 
 
 @kernel
-@pytest.mark.parametrize("length", (1, 2, 63, 65, 130, *((127, 128, 129, 16000) if GPU else ())))
+@pytest.mark.parametrize("length", (1, 2, 63, 65, 130, 600, *((127, 128, 129, 16000) if GPU else ())))
 def test_lengths(length, tolerance):
     agree(run, reference, inputs(length), tolerance)
 
