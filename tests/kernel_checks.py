@@ -1,13 +1,14 @@
 """What the tests of the Triton kernels share: where kernels run, inputs, and the comparison with float64.
 
 The interpreter has to be chosen before the kernels are imported, so without a GPU a test file runs once more, in a
-process of its own, started by its `test_in_the_interpreter`.
+process of its own, started by its `test_in_the_interpreter`. There every address is checked (`guard_memory`).
 """
 
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,47 @@ def run_in_the_interpreter(file):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def guard_memory():
+    """Let the interpreter refuse to read or write outside the tensor that a pointer came from; new memory is NaN.
+
+    A GPU may do so unnoticed, or fail in a kernel that comes later. Addresses take 48 bits: the others of a pointer
+    number the tensor.
+    """
+    from triton.runtime import interpreter
+
+    torch.use_deterministic_algorithms(True)  # fills what torch.empty returns
+    convert, builder = interpreter._implicit_cvt, interpreter.InterpreterBuilder
+    load, store = builder.create_masked_load, builder.create_masked_store
+    begins, ends, number = np.zeros(1 << 16, np.uint64), np.zeros(1 << 16, np.uint64), 0
+
+    def numbered(argument):
+        nonlocal number
+        value = convert(argument)
+        if isinstance(argument, torch.Tensor):
+            number, memory = (number + 1) % len(begins), argument.untyped_storage()
+            begins[number], ends[number] = memory.data_ptr(), memory.data_ptr() + memory.nbytes()
+            value.handle.data = value.handle.data + np.uint64(number << 48)
+        return value
+
+    def checked(pointers, mask):
+        tensor, at = pointers.data >> np.uint64(48), pointers.data & np.uint64((1 << 48) - 1)
+        size = np.uint64(pointers.get_element_ty().primitive_bitwidth // 8)
+        outside = mask.data & ((at < begins[tensor]) | (at + size > ends[tensor]))
+        if outside.any():
+            tensor, at = tensor[outside][0], at[outside][0]
+            before, behind = int(at) - int(begins[tensor]), int(at) - int(ends[tensor])
+            raise IndexError(f"{before} bytes behind a tensor's begin, {behind} behind its end")
+        return interpreter.TensorHandle(at, pointers.dtype)
+
+    interpreter._implicit_cvt = numbered
+    builder.create_masked_load = lambda self, x, mask, *rest: load(self, checked(x, mask), mask, *rest)
+    builder.create_masked_store = lambda self, x, value, mask, *rest: store(self, checked(x, mask), value, mask, *rest)
+
+
+if INTERPRETED:
+    guard_memory()
 
 
 def noise(*shape, dtype=torch.float32, seed=0):

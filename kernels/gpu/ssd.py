@@ -349,11 +349,7 @@ def vector_gradients(
     else:
         chunk_of_pairs = chunk
         matrix = i[:, None] * Q + j[None, :]
-    pairs += ((row * chunks + chunk_of_pairs) * groups + group) * Q * Q
-    others = w + row * w_b + group * w_g + from_start * w_l + j[:, None] * w_l + n[None, :]
-    others = tl.load(others, columns[:, None] & (n[None, :] < N), 0.0)
     acc = tl.zeros((BI, BN), tl.float32)
-    acc = tl.dot(tl.load(pairs + matrix).to(DOT), others.to(DOT), acc, input_precision=PRECISION)
     own = r + row * r_b + group * r_g + from_start * r_l + i[:, None] * r_l + n[None, :]
     own = tl.load(own, rows[:, None] & (n[None, :] < N), 0.0)
     v += row * v_b + group * share * v_h + from_start * v_l + i[:, None] * v_l + p[None, :]
@@ -376,6 +372,11 @@ def vector_gradients(
         v += v_h
         start += P * N
         at += chunks * Q
+    # Behind the loop: ptxas 12.8 miscompiles the loop's products where these come first (tests/test_gpu_compiles.py).
+    pairs += ((row * chunks + chunk_of_pairs) * groups + group) * Q * Q
+    others = w + row * w_b + group * w_g + from_start * w_l + j[:, None] * w_l + n[None, :]
+    others = tl.load(others, columns[:, None] & (n[None, :] < N), 0.0)
+    acc = tl.dot(tl.load(pairs + matrix).to(DOT), others.to(DOT), acc, input_precision=PRECISION)
     out += row * out_b + group * out_g + from_start * out_l + i[:, None] * out_l + n[None, :]
     tl.store(out, acc, rows[:, None] & (n[None, :] < N))
 
