@@ -18,8 +18,8 @@ from audiossm.kernels.dispatch import on_gpu
 def linear_scan_reference(a: Tensor, b: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Compute `linear_scan` as its definition says, one step after another, in the precision of its arguments."""
     h, out = zero_state(b) if state is None else state, []
-    for t in range(b.shape[-1]):
-        h = times(a[..., t], h) + b[..., t]
+    for decay, x in zip(a.unbind(-1), b.unbind(-1), strict=True):
+        h = times(decay, h) + x
         out.append(h)
     return torch.stack(out, dim=-1) if out else b, h
 
