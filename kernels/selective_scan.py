@@ -1,8 +1,8 @@
 """Selective scan: a diagonal SSM whose step, input and output depend on the input (Mamba's S6).
 
-Gu and Dao 2023 (Mamba: Linear-Time Sequence Modeling with Selective State Spaces), equation 2 with algorithm 2: δ, B and
-C are given for every step, the input is discretised as A' = exp(δ A), B' = δ B (its exact zero-order hold for A, Euler's
-step for B, as the authors' code does), and
+Gu and Dao 2023 (Mamba: Linear-Time Sequence Modeling with Selective State Spaces), equation 2 with algorithm 2: δ, B
+and C are given for every step, the input is discretised as A' = exp(δ A), B' = δ B (zero-order hold for A, Euler's step
+for B, as the authors' code does), and
 
     h_t = exp(δ_t A) h_{t-1} + δ_t B_t u_t,    y_t = C_t h_t + D u_t.
 
@@ -93,7 +93,7 @@ def selective_scan(
 
 
 def block(A: Tensor, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Return y without skip and gate, and the state after it; all states of a block are held, and made again backward."""
+    """Return y without skip and gate, and the state after it. All its states are held, and made again backward."""
     decay = (delta.unsqueeze(2) * A.unsqueeze(-1)).exp()  # (B, D, N, L)
     B, C = (each_channel(x, u.shape[1]) for x in (B, C))
     h, last = linear_scan(decay.flatten(1, 2), ((delta * u).unsqueeze(2) * B).flatten(1, 2), state.flatten(1, 2))

@@ -1,8 +1,8 @@
-"""`linear_scan` on a GPU: a program walks one row in tiles of T steps, each summed up in parallel, and carries the state.
+"""`linear_scan` on a GPU: a program walks one row in tiles of T steps, each summed up in parallel.
 
 Every tensor is read once and written once, which is the floor: three of them forward, five backward. Where rows are few
-and long, a row is cut into K chunks of Q steps, a program each. A first pass composes each chunk to one map h -> a h + b,
-and a chunk's program begins with the composition of those before it (Blelloch 1990): a and b are read twice.
+and long, a row is cut into K chunks of Q steps, a program each. A first pass composes each chunk to one map, and a
+chunk's program begins with the composition of those before it (Blelloch 1990): a and b are read twice.
 
 The adjoint is the same scan with time turned round, of the gradients g_t with decay ā_{t+1}, which is 1 after the last
 step, where the gradient of the final state comes in: l_t = g_t + ā_{t+1} l_{t+1}; see `linear_scan.Prefixes`.
@@ -113,7 +113,11 @@ def line(x0, x1, x2, x3):
 
 @triton.jit
 def turn(x):
-    """Turn each four (M, 4) round. The last four is loaded first: so time is turned, and loads are still of 16 bytes."""
+    """Turn each four (M, 4) round.
+
+    The last four is loaded first: so time is turned, and loads are still of 16 bytes. (The compiler's reverse scan
+    exchanges every element between threads.)
+    """
     x0, x1, x2, x3 = fours(x)
     return line(x3, x2, x1, x0)
 
@@ -121,14 +125,14 @@ def turn(x):
 @triton.jit
 def turn_later(x, after):
     """Turn time round, at each step its next step's x; `after` (M) is what comes after each four."""
-    x0, x1, x2, x3 = fours(x)
+    _, x1, x2, x3 = fours(x)
     return line(after, x3, x2, x1)
 
 
 @triton.jit
 def turn_earlier(x, before):
     """Turn time round, at each step the x of the step before; `before` (M) is what comes before each four."""
-    x0, x1, x2, x3 = fours(x)
+    x0, x1, x2, _ = fours(x)
     return line(x2, x1, x0, before)
 
 
@@ -180,7 +184,10 @@ def chunk_ends(
     a, b, ends, length, channels, Q, a_batch, a_channel, a_plane, b_batch, b_channel, b_plane,
     COMPLEX: tl.constexpr, TURNED: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """Write each chunk's map, (planes of a, then of b; R, K). Turned, it is the adjoint's and chunks count from the end."""
+    """Write each chunk's map, (planes of a, then of b; R, K).
+
+    Turned, it is the adjoint's map, and chunks count from the end.
+    """
     row, chunk, K = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     PLANES: tl.constexpr = 2 if COMPLEX else 1
     a, b, step = row_of(a, channels, a_batch, a_channel), row_of(b, channels, b_batch, b_channel), tl.arange(0, T)
@@ -236,7 +243,7 @@ def adjoints(
     length, channels, Q, a_batch, a_channel, a_plane, g_batch, g_channel, g_plane,
     COMPLEX: tl.constexpr, CHUNKS: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradients of a and b (B, C, planes, L) and of the first state, from those of all states and the last."""
+    """Write the gradients of a and b (B, C, planes, L) and of the first state, from those of h and the last state."""
     row, chunk, K = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     PLANES: tl.constexpr = 2 if COMPLEX else 1
     rows = tl.num_programs(0).to(tl.int64)

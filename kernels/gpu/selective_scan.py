@@ -41,12 +41,13 @@ from audiossm.kernels.gpu.linear_scan import along_time
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 
-# S, R and W are for N 16: `tile` fits them to other N. `gradients` writes sums over BLOCKS tiles' channels.
+# S, R and W are for N 16: `tile` fits them to other N. `gradients` writes sums over BLOCKS tiles' channels. `maxnreg`
+# bounds a thread's registers, so that more programs fit on a multiprocessor.
 CONFIGS: dict[str, dict[str, int]] = {
     "chunks": {"Q": 128},
-    "ends": {"S": 8, "R": 2, "W": 8},
-    "outputs": {"S": 8, "R": 2, "W": 8},
-    "gradients": {"S": 8, "R": 2, "W": 8, "BLOCKS": 4},
+    "ends": {"S": 8, "R": 2, "W": 8, "maxnreg": 128},
+    "outputs": {"S": 8, "R": 2, "W": 8, "maxnreg": 128},
+    "gradients": {"S": 8, "R": 2, "W": 8, "maxnreg": 255, "BLOCKS": 4},
 }
 ENOUGH = 4096  # programs that fill a GPU
 MOST = 1024  # chunks: `carry` walks them one after another
@@ -54,18 +55,22 @@ MOST = 1024  # chunks: `carry` walks them one after another
 
 def candidates() -> dict[str, list[dict[str, int]]]:
     """Return what the constants of each kernel could be."""
-    tiles = [{"S": s, "R": r, "W": w} for s, r, w in ((8, 2, 8), (8, 1, 8), (16, 1, 8), (4, 2, 8), (4, 4, 8), (8, 1, 16))]
+    tiles = [
+        {"S": s, "R": r, "W": w} for s, r, w in ((8, 2, 8), (8, 1, 8), (16, 1, 8), (4, 2, 8), (4, 4, 8), (8, 1, 16))
+    ]
+    small = [tile | {"maxnreg": registers} for tile in tiles for registers in (96, 128, 168)]
+    large = [tile | {"maxnreg": registers} for tile in tiles for registers in (128, 168, 255)]
     return {
         "chunks": [{"Q": q} for q in (64, 128, 256)],
-        "ends": tiles,
-        "outputs": tiles,
-        "gradients": [t | {"BLOCKS": blocks} for t in tiles[:5] for blocks in (1, 4, 8)],
+        "ends": small,
+        "outputs": small,
+        "gradients": large + [{"BLOCKS": blocks} for blocks in (1, 2, 8)],
     }
 
 
 @triton.jit
 def step(x, here):
-    """Return the step of x (S, ...) that is marked along S: its bits beside zeros, which costs nothing in one thread."""
+    """Return the step of x (S, ...) that is marked along S: its bits beside zeros, which is free within a thread."""
     bits = tl.where(here, x.to(tl.int32, bitcast=True), 0)
     return tl.sum(bits, 0, keep_dims=True).to(tl.float32, bitcast=True)
 
@@ -163,7 +168,10 @@ def read_or_zero(x, d, inside):
 
 @triton.jit
 def read_rates(A, d, n, inside, N):
-    """Load A log2 e (1, M, W, R). States that there are not have no decay."""
+    """Load A log2 e (1, M, W, R). States that there are not have no decay.
+
+    Callers give a mask that depends on their loop, so that the compiler does not move this load out of it: see "Layout".
+    """
     return read(A + d * N + n, inside & (n < N)) * LOG2E
 
 
@@ -219,7 +227,7 @@ def carry(
     D, inside_n = groups * channels, inside & (n < N)
     at, by = row * K * D + d, D
     if TURNED:
-        at, by = at + (K.to(tl.int64) - 1) * D, -D
+        at, by = (row * K + K - 1) * D + d, -D
     h = read(first + (row * D + d) * N + n, inside_n)
     tl.store(starts + at * N + n, h, inside_n)
     for begin in range(0, K, S):
@@ -276,7 +284,7 @@ def walk(
     g_batch, g_channel,
     SOFTPLUS: tl.constexpr, S: tl.constexpr, M: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    """Write the state before each tile (B, L/S, D, N), and what each chunk adds to the adjoint before it (B, K, D, N)."""
+    """Write the state before each tile (B, L/S, D, N), and what each chunk adds to m before it (B, K, D, N)."""
     group, chunk, row = tl.program_id(0) % groups, tl.program_id(1), tl.program_id(2).to(tl.int64)
     own, inside = own_channels(channels, tl.program_id(0) // groups, W, R)
     n, s = states_and_steps(S, M)
@@ -319,9 +327,10 @@ def gradients(
     g_batch, g_channel,
     SOFTPLUS: tl.constexpr, S: tl.constexpr, M: tl.constexpr, W: tl.constexpr, R: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradients: of u, δ and z (B, D, L); sums of B's and C's (parts, B, G, N, L), of A's (B, K, D, N), and of
-    the skip's and the bias's (B, K, 2, D).
-    """  # fmt: skip
+    """Write the gradients of u, δ and z (B, D, L), and sums of the others'.
+
+    Those of B and C are (parts, B, G, N, L), of A (B, K, D, N), of the skip and the bias (B, K, 2, D).
+    """
     group, part = tl.program_id(0) % groups, tl.program_id(0) // groups
     chunk, row, D = tl.program_id(1), tl.program_id(2).to(tl.int64), groups * channels
     n, s = states_and_steps(S, M)
@@ -383,7 +392,7 @@ def tile(kernel: str, states: int) -> dict[str, int]:
     config, M = CONFIGS[kernel], triton.next_power_of_2(states)
     room = max(1, 16 * config["W"] * config["R"] // M)
     W = min(room, max(config["W"], 32 // M))
-    return {"S": config["S"], "M": M, "W": W, "R": room // W, "num_warps": 1}
+    return {"S": config["S"], "M": M, "W": W, "R": room // W, "num_warps": 1, "maxnreg": config["maxnreg"]}
 
 
 class Plan:
@@ -394,13 +403,13 @@ class Plan:
         self.groups, self.states = B.shape[1], states
         self.channels = self.D // self.groups
         most = max(CONFIGS[kernel]["S"] for kernel in ("ends", "outputs", "gradients"))
-        self.Q = max(CONFIGS["chunks"]["Q"], most)
+        self.steps = max(CONFIGS["chunks"]["Q"], most)
         programs = self.batch * triton.cdiv(self.D * triton.next_power_of_2(states), 256)
-        while self.Q >= 2 * most and programs * triton.cdiv(self.length, self.Q) < ENOUGH:
-            self.Q //= 2
-        while triton.cdiv(self.length, self.Q) > MOST:
-            self.Q *= 2
-        self.chunks = triton.cdiv(self.length, self.Q)
+        while self.steps > most and programs * triton.cdiv(self.length, self.steps) < ENOUGH:
+            self.steps //= 2
+        while triton.cdiv(self.length, self.steps) > MOST:
+            self.steps *= 2
+        self.chunks = triton.cdiv(self.length, self.steps)
 
     def parts(self, constants: dict[str, int]) -> int:
         """Return how many programs a group's channels are given to."""
@@ -413,11 +422,9 @@ class Plan:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Sizes in the kernels' order."""
-        return self.length, self.channels, self.groups, self.states, self.Q
+        return self.length, self.channels, self.groups, self.states, self.steps
 
-    def carried(
-        self, ends: Tensor, sums: Tensor, A: Tensor, first: Tensor, turned: bool
-    ) -> tuple[Tensor, Tensor]:
+    def carried(self, ends: Tensor, sums: Tensor, A: Tensor, first: Tensor, turned: bool) -> tuple[Tensor, Tensor]:
         """Return the states before all chunks, and after all."""
         constants, starts, last = tile("ends", self.states), torch.empty_like(ends), torch.empty_like(first)
         carry[(self.groups * self.parts(constants), self.batch)](
