@@ -170,7 +170,7 @@ def read_or_zero(x, d, inside):
 def read_rates(A, d, n, inside, N):
     """Load A log2 e (1, M, W, R). States that there are not have no decay.
 
-    Callers give a mask that depends on their loop, so that the compiler does not move this load out of it: see "Layout".
+    Callers give a mask that depends on their loop, so that the compiler leaves this load in it: see "Layout".
     """
     return read(A + d * N + n, inside & (n < N)) * LOG2E
 
