@@ -4,7 +4,9 @@ from audiossm.kernels.cauchy import cauchy, cauchy_reference, dplr_kernel, dplr_
 from audiossm.kernels.causal_conv1d import causal_conv1d, causal_conv1d_reference
 from audiossm.kernels.channelwise import channelwise
 from audiossm.kernels.fft_conv import fft_conv, fft_conv_reference
+from audiossm.kernels.linear_scan import linear_scan, linear_scan_reference
 from audiossm.kernels.scan import decay_scan, decay_scan_reference
+from audiossm.kernels.selective_scan import selective_scan, selective_scan_reference
 from audiossm.kernels.ssd import ssd, ssd_reference
 from audiossm.kernels.ssm import ssm_conv, ssm_conv_reference
 from audiossm.kernels.vandermonde import vandermonde, vandermonde_reference
@@ -21,6 +23,10 @@ __all__ = [
     "dplr_kernel_reference",
     "fft_conv",
     "fft_conv_reference",
+    "linear_scan",
+    "linear_scan_reference",
+    "selective_scan",
+    "selective_scan_reference",
     "ssd",
     "ssd_reference",
     "ssm_conv",
