@@ -7,14 +7,15 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo clean
+.PHONY: help setup test test-gpu lint demo clean
 
 help:
-	@echo "make setup   install everything into .venv (about two minutes, 4.6 GB)"
-	@echo "make test    check style and types and run the tests"
-	@echo "make demo    the journey in small: speak words, train on them, export, listen"
-	@echo "make lint    style and types only"
-	@echo "make clean   remove caches and what the demo made; .venv and runs stay"
+	@echo "make setup     install everything into .venv (about two minutes, 4.6 GB)"
+	@echo "make test      check style and types and run the tests"
+	@echo "make test-gpu  only the GPU kernels' tests; on a GPU they run there, at full size"
+	@echo "make demo      the journey in small: speak words, train on them, export, listen"
+	@echo "make lint      style and types only"
+	@echo "make clean     remove caches and what the demo made; .venv and runs stay"
 
 setup: $(STAMP)
 
@@ -31,6 +32,13 @@ $(STAMP): pyproject.toml constraints.txt
 test: lint
 	@echo "Running the tests"
 	@$(RUN) pytest -q
+
+# A process a file: after a fault in one kernel a process can use its GPU no more.
+test-gpu: $(STAMP)
+	@$(VENV)/bin/python -c 'import torch; print("Testing on", torch.cuda.get_device_name())' 2>/dev/null || \
+		echo "No GPU here: kernels are interpreted on the CPU at small sizes, and compiled, but none is run on a GPU"
+	@failed=; for file in tests/test_gpu_*.py; do echo $$file; $(RUN) pytest -q -r fE $$file || failed="$$failed $$file"; done; \
+		test -z "$$failed" && echo "All passed" || { echo "Failed:$$failed"; exit 1; }
 
 # mypy does not know pyproject.toml's package-dir: it is shown the installed layout, made of links.
 HOUSE := .mypy_cache/house

@@ -1,7 +1,36 @@
 """Tensor functions, each with the plain torch reference that defines it. They know nothing of audio."""
 
+from audiossm.kernels.cauchy import cauchy, cauchy_reference, dplr_kernel, dplr_kernel_reference
+from audiossm.kernels.causal_conv1d import causal_conv1d, causal_conv1d_reference
 from audiossm.kernels.channelwise import channelwise
+from audiossm.kernels.fft_conv import fft_conv, fft_conv_reference
+from audiossm.kernels.linear_scan import linear_scan, linear_scan_reference
 from audiossm.kernels.scan import decay_scan, decay_scan_reference
+from audiossm.kernels.selective_scan import selective_scan, selective_scan_reference
+from audiossm.kernels.ssd import ssd, ssd_reference
 from audiossm.kernels.ssm import ssm_conv, ssm_conv_reference
+from audiossm.kernels.vandermonde import vandermonde, vandermonde_reference
 
-__all__ = ["channelwise", "decay_scan", "decay_scan_reference", "ssm_conv", "ssm_conv_reference"]
+__all__ = [
+    "cauchy",
+    "cauchy_reference",
+    "causal_conv1d",
+    "causal_conv1d_reference",
+    "channelwise",
+    "decay_scan",
+    "decay_scan_reference",
+    "dplr_kernel",
+    "dplr_kernel_reference",
+    "fft_conv",
+    "fft_conv_reference",
+    "linear_scan",
+    "linear_scan_reference",
+    "selective_scan",
+    "selective_scan_reference",
+    "ssd",
+    "ssd_reference",
+    "ssm_conv",
+    "ssm_conv_reference",
+    "vandermonde",
+    "vandermonde_reference",
+]

@@ -1,0 +1,106 @@
+"""What the tests of the Triton kernels share: where kernels run, inputs, and the comparison with float64.
+
+The interpreter has to be chosen before the kernels are imported, so without a GPU a test file runs once more, in a
+process of its own, started by its `test_in_the_interpreter`. There every address is checked (`guard_memory`).
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+GPU = torch.cuda.is_available()
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cuda" if GPU else "cpu"
+
+kernel = pytest.mark.skipif(not (GPU or INTERPRETED), reason="runs in the process of test_in_the_interpreter")
+interpreter = pytest.mark.skipif(GPU or INTERPRETED, reason="the kernels run in this process")
+on_a_gpu = pytest.mark.skipif(not GPU, reason="needs a GPU")
+
+
+def run_in_the_interpreter(file):
+    """Run a test file with kernels interpreted on the CPU."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def guard_memory():
+    """Let the interpreter refuse to read or write outside the tensor that a pointer came from; new memory is NaN.
+
+    A GPU may do so unnoticed, or fail in a kernel that comes later. Addresses take 48 bits: the others of a pointer
+    number the tensor.
+    """
+    from triton.runtime import interpreter
+
+    torch.use_deterministic_algorithms(True)  # fills what torch.empty returns
+    convert, builder = interpreter._implicit_cvt, interpreter.InterpreterBuilder
+    load, store = builder.create_masked_load, builder.create_masked_store
+    begins, ends, number = np.zeros(1 << 16, np.uint64), np.zeros(1 << 16, np.uint64), 0
+
+    def numbered(argument):
+        nonlocal number
+        value = convert(argument)
+        if isinstance(argument, torch.Tensor):
+            number, memory = (number + 1) % len(begins), argument.untyped_storage()
+            begins[number], ends[number] = memory.data_ptr(), memory.data_ptr() + memory.nbytes()
+            value.handle.data = value.handle.data + np.uint64(number << 48)
+        return value
+
+    def checked(pointers, mask):
+        tensor, at = pointers.data >> np.uint64(48), pointers.data & np.uint64((1 << 48) - 1)
+        size = np.uint64(pointers.get_element_ty().primitive_bitwidth // 8)
+        outside = mask.data & ((at < begins[tensor]) | (at + size > ends[tensor]))
+        if outside.any():
+            tensor, at = tensor[outside][0], at[outside][0]
+            before, behind = int(at) - int(begins[tensor]), int(at) - int(ends[tensor])
+            raise IndexError(f"{before} bytes behind a tensor's begin, {behind} behind its end")
+        return interpreter.TensorHandle(at, pointers.dtype)
+
+    interpreter._implicit_cvt = numbered
+    builder.create_masked_load = lambda self, x, mask, *rest: load(self, checked(x, mask), mask, *rest)
+    builder.create_masked_store = lambda self, x, value, mask, *rest: store(self, checked(x, mask), value, mask, *rest)
+
+
+if INTERPRETED:
+    guard_memory()
+
+
+def noise(*shape, dtype=torch.float32, seed=0):
+    """Random numbers, which require a gradient."""
+    generator = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(DEVICE, dtype).requires_grad_()
+
+
+def decays(*shape, slowest=-6.0, fastest=1.0):
+    """log a (..., 2) of modes from 10^slowest to 10^fastest a step, at any frequency."""
+    spread = torch.linspace(0, 1, int(torch.tensor(shape).prod()), dtype=torch.float64).reshape(shape)
+    pair = torch.stack((-(10 ** (slowest + (fastest - slowest) * spread)), 3 * torch.sin(40 * spread)), dim=-1)
+    return pair.to(DEVICE, torch.float32).requires_grad_()
+
+
+def error(found, expected):
+    """Relative L2 of a result against one of float64."""
+    assert found.shape == expected.shape
+    difference = (found.double() - expected).norm() / expected.norm().clamp(min=1e-300)
+    return difference.item() if expected.norm() > 0 else found.double().norm().item()
+
+
+def results(function, inputs):
+    """Outputs, then the gradients of all inputs for one random gradient of each output."""
+    outputs = function(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    loss = sum((y * noise(*y.shape, seed=i).detach().to(y.dtype)).sum() for i, y in enumerate(outputs))
+    wanted = [x for x in inputs if x.requires_grad]
+    return *outputs, *torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+
+
+def agree(function, reference, inputs, tolerance=1e-5):
+    """Compare outputs and gradients with the reference in float64."""
+    exact = [x.detach().double().requires_grad_(x.requires_grad) for x in inputs]
+    for i, (f, e) in enumerate(zip(results(function, inputs), results(reference, exact), strict=True)):
+        assert error(f, e) < tolerance, f"result {i}: {error(f, e)}"

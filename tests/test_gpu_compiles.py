@@ -1,0 +1,172 @@
+"""Every Triton kernel compiles for Hopper, without a GPU: the interpreter takes Python that the compiler refuses.
+
+A launch is recorded on meta tensors, then compiled as its arguments demand. Shared memory must suffice on an H100, and
+the machine code must not read what it never wrote.
+"""
+
+import re
+import subprocess
+from importlib import import_module
+
+import pytest
+import torch
+
+from .kernel_checks import INTERPRETED
+
+triton = pytest.importorskip("triton", reason="triton is not installed here")
+if INTERPRETED:
+    pytest.skip("the interpreter has no compiler", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+from triton.runtime.jit import JITFunction  # noqa: E402
+
+SHARED = 232_448  # bytes a program may have on an H100
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+
+
+class Recorder:
+    """Stands for a kernel and keeps what it is launched with."""
+
+    def __init__(self, function, launches):
+        self.function, self.launches = function, launches
+
+    def __getitem__(self, grid):
+        return lambda *args, **named: self.launches.append((self.function, args, named))
+
+
+def compiled(function, args, named):
+    """Compile a launch for compute capability 9.0."""
+    named = dict(named)
+    options = {name: named.pop(name) for name in ("num_warps", "num_stages", "maxnreg") if name in named}
+    values = dict(zip(function.arg_names, args, strict=False)) | named
+    signature, constants, known = {}, {}, {}
+    for i, parameter in enumerate(function.params):
+        name, value = parameter.name, values[parameter.name]
+        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
+            signature[name], constants[(i,)] = "constexpr", value
+        else:
+            signature[name] = POINTERS[value.dtype] if isinstance(value, torch.Tensor) else "i32"
+            aligned = isinstance(value, torch.Tensor) or value % 16 == 0
+            if aligned and not parameter.do_not_specialize_on_alignment:
+                known[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(function, signature, constants, known)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+
+
+def machine_code(kernel, folder):
+    """Disassemble a compiled kernel: lines of operation and operands, the destination first."""
+    (folder / "cubin").write_bytes(kernel.asm["cubin"])
+    command = [triton.knobs.nvidia.cuobjdump.path, "-sass", folder / "cubin"]
+    return re.findall(r"/\*[0-9a-f]{4,}\*/ +(?:@\S+ )?([A-Z].*?) ;", subprocess.check_output(command, text=True))
+
+
+def never_written(code):
+    """Return the instructions that are first to name a uniform register, and read it.
+
+    ptxas 12.8 miscompiles some kernels so that a descriptor, the address of a matrix in shared memory, is made of such
+    a register: the tensor cores then read anywhere, and a launch fails or not, as the kernel before it left the
+    register. In the instruction gdesc[URn] it is registers n + 2 and n + 3 that are read.
+    """
+    written, found = set(), []
+    for line in code:
+        operation, to, operands = re.fullmatch(r"(\S+) *(?:UR(\d+), )?(.*)", line).groups()
+        read = {int(n) for n in re.findall(r"(?<!gdesc\[)\bUR(\d+)", operands)}
+        read |= {int(n) + i for n in re.findall(r"gdesc\[UR(\d+)", operands) for i in (2, 3)}
+        if read - written:
+            found.append(line)
+        if to:
+            written |= {int(to) + i for i in range(2 if re.search(r"\.(64|WIDE)\b", operation) else 1)}
+    return found
+
+
+def test_what_was_never_written_is_found():
+    fine = ["ULDC.64 UR4, c[0x0][0x208]", "UIADD3 UR10, UP0, UR5, 0x2, URZ", "UMOV UR11, 0x8000", "EXIT"]
+    assert not never_written([*fine, "HGMMA.64x8x8.F32.TF32 R24, R32, gdesc[UR8], R24"])
+    assert never_written([*fine, "MOV R8, UR48", "HGMMA.64x8x8.F32.TF32 R24, R32, gdesc[UR10], R24"]) == [
+        "MOV R8, UR48",
+        "HGMMA.64x8x8.F32.TF32 R24, R32, gdesc[UR10], R24",
+    ]
+
+
+def meta(*shape, dtype=torch.float32):
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def ssd(op, dtype, width, groups, n, batch=2, length=300, heads=4):
+    x, dt = meta(batch, length, heads, width, dtype=dtype), meta(batch, length, heads)
+    A, state, w = meta(heads), meta(batch, heads, width, n), meta(batch, length, groups, n, dtype=dtype)
+    op.ssd._init_fn(x, dt, A, w, w, A, state)
+    op.ssd_backward._init_fn(x, dt, A, w, w, A, state, x, state)
+
+
+def linear_scan(op, batch, channels, planes, length):
+    rows = (batch, channels, 2) if planes == 2 else (batch, channels)
+    x, state = meta(*rows, length), meta(*rows)
+    op.linear_scan._init_fn(x, x, state)
+    op.linear_scan_backward._init_fn(x, x, state, x, state)
+
+
+def selective_scan(op, dtype, batch, channels, groups, n, length, gated=True):
+    u, w = meta(batch, channels, length, dtype=dtype), meta(batch, groups, n, length, dtype=dtype)
+    one, state = meta(channels), meta(batch, channels, n)
+    given = u, u, meta(channels, n), w, w, *((one, u, one) if gated else (None, None, None)), gated
+    _, last, starts, sums = op.selective_scan._init_fn(*given, state)
+    op.selective_scan_backward._init_fn(*given, starts, sums, u, last)
+
+
+def decay_scan(op, batch, channels, length):
+    log_a, x, state = meta(channels, 2), meta(batch, length, 2, channels), meta(batch, 2, channels)
+    op.decay_scan._init_fn(log_a, x, state)
+    op.decay_scan_backward._init_fn(log_a, x, state, x)
+
+
+def causal_conv1d(op, dtype, silu, channels_last, batch=2, channels=64, length=300):
+    x = meta(batch, length, channels, dtype=dtype).transpose(1, 2)
+    x = x if channels_last else x.contiguous()
+    given = x, meta(channels, 4), meta(channels), silu, meta(batch, channels, 3, dtype=dtype)
+    op.causal_conv1d._init_fn(*given)
+    op.causal_conv1d_backward._init_fn(*given, x, given[-1])
+
+
+def cauchy(op, rows):
+    v, z, w = meta(rows, 8, 32, 2), meta(500, 2), meta(8, 32, 2)
+    op.cauchy._init_fn(v, z, w)
+    op.gradients[(1,)](meta(rows, 8, 500, 2), z, w, v, 8, 32, 500, R=rows, BN=32, **op.CONFIGS["gradients"])
+
+
+CASES = [
+    (ssd, torch.bfloat16, 64, 1, 128),
+    (ssd, torch.float32, 5, 2, 7),
+    (causal_conv1d, torch.float32, True, False),
+    (causal_conv1d, torch.bfloat16, False, True),
+    (cauchy, 4),
+    (linear_scan, 3, 5, 1, 5000),
+    (linear_scan, 1, 1, 2, 5000),
+    (linear_scan, 1, 1, 1, 1),  # an argument that is 1 is a number in Python to the compiler
+    (selective_scan, torch.bfloat16, 2, 64, 2, 16, 500),
+    (selective_scan, torch.float32, 1, 1, 1, 1, 1),
+    (selective_scan, torch.float32, 1, 3, 1, 20, 500, False),
+    (decay_scan, 2, 64, 500),
+    (decay_scan, 1, 1, 1),
+    (ssd, torch.float32, 1, 1, 1, 1, 1, 1),
+    (causal_conv1d, torch.float32, True, False, 1, 1, 1),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0].__name__}-{'-'.join(map(str, case[1:]))}")
+def test_kernels_compile_for_hopper(case, monkeypatch, tmp_path):
+    launch, *arguments = case
+    op, launches = import_module(f"audiossm.kernels.gpu.{launch.__name__}"), []
+    for name, value in vars(op).items():
+        if isinstance(value, JITFunction):
+            monkeypatch.setattr(op, name, Recorder(value, launches))
+    if hasattr(op, "KERNELS"):
+        monkeypatch.setattr(op, "KERNELS", {name: Recorder(value, launches) for name, value in op.KERNELS.items()})
+    launch(op, *arguments)
+    monkeypatch.undo()  # or the kernels would find recorders in place of what they call
+    assert launches
+    for kernel in {kernel.hash: kernel for kernel in (compiled(*launch) for launch in launches)}.values():
+        assert kernel.metadata.shared <= SHARED
+        if "wgmma" in kernel.asm["ptx"]:
+            assert not never_written(machine_code(kernel, tmp_path)), f"{kernel.name} is miscompiled"
