@@ -58,30 +58,54 @@ def parted(x):
 
 @triton.jit
 def power(log_re, turn, e):
-    """a^e for small whole e. `turn`: the phase of a in 2^-32 of a turn, so that whole turns overflow away."""
-    angle = (turn * e).to(tl.float32) * 1.4629180792671596e-09
+    """a^e for small whole e. `turn`: the phase of a in 2^-32 of a turn, so that whole turns overflow away.
+
+    Cosine and sine of what is left of the last quarter turn are polynomials (Moshier's, of single precision).
+    """
+    phase = turn * e
+    quarter = (phase + 0x20000000) >> 30
+    r = (phase - (quarter << 30)).to(tl.float32) * 1.4629180792671596e-09  # within an eighth of a turn
+    z = r * r
+    sine = r + r * z * (-1.6666654611e-1 + z * (8.3321608736e-3 - z * 1.9515295891e-4))
+    cosine = 1 - z * 0.5 + z * z * (4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5))
+    odd = quarter % 2 != 0
+    re, im = tl.where(odd, sine, cosine), tl.where(odd, cosine, sine)
     size = tl.exp(log_re * e)
-    return size * tl.cos(angle), size * tl.sin(angle)
+    return tl.where((quarter + 1) & 2 != 0, -size, size) * re, tl.where(quarter & 2 != 0, -size, size) * im
 
 
 @triton.jit
-def decay(mode, e):
-    """a^e for any whole e, worked out in float64: two float32 that add up to its real part, and two to the other."""
-    phase = mode[1] * e
-    angle = (phase - tl.floor(phase + 0.5)) * 6.283185307179586
-    size = tl.exp(mode[0] * e)
-    re, im = size * tl.cos(angle), size * tl.sin(angle)
+def decay(a, e):
+    """a^e for any whole e, by squaring in float64: two float32 that add up to its real part, and two to the other."""
+    re, im = tl.full(a[0].shape, 1.0, tl.float64), tl.zeros(a[0].shape, tl.float64)
+    a_re, a_im = a
+    left = tl.cast(e, tl.int32)
+    while left > 0:
+        b_re, b_im = times(a_re, a_im, re, im)
+        re, im = tl.where(left % 2 == 1, b_re, re), tl.where(left % 2 == 1, b_im, im)
+        a_re, a_im = times(a_re, a_im, a_re, a_im)
+        left //= 2
     big_re, big_im = re.to(tl.float32), im.to(tl.float32)
     return big_re, big_im, (re - big_re).to(tl.float32), (im - big_im).to(tl.float32)
 
 
 @triton.jit
-def decayed(a, x):
-    """A x, of a state (rows, 2 N) and a `decay` a: (rows, N) twice."""
+def decayed(a, x, added):
+    """A x + added, of states (rows, 2 N) and a `decay` a; its small parts first, where they still count."""
     x_re, x_im = parted(x)
-    small_re, small_im = times(a[2], a[3], x_re, x_im)
-    re, im = times(a[0], a[1], x_re, x_im)
-    return re + small_re, im + small_im
+    re, im = parted(added)
+    re = re + a[2] * x_re - a[3] * x_im + a[0] * x_re - a[1] * x_im
+    im = im + a[3] * x_re + a[2] * x_im + a[1] * x_re + a[0] * x_im
+    return joined(re, im)
+
+
+@triton.jit
+def multiplied(total, x, y):
+    """Total + x y, of pairs side by side (rows, 2 N)."""
+    x_re, x_im = parted(x)
+    y_re, y_im = parted(y)
+    re, im = parted(total)
+    return joined(re + x_re * y_re - x_im * y_im, im + x_im * y_re + x_re * y_im)
 
 
 # What a program knows of its channel
@@ -89,12 +113,12 @@ def decayed(a, x):
 
 @triton.jit
 def modes_of(log_a, h, modes, N: tl.constexpr):
-    """Re log a and the phase in turns, (1, N) float64. Modes beyond the last stand still and are not heard."""
-    n = tl.arange(0, N)
+    """Each mode's a, (1, N) twice, float64. Modes beyond the last stand still and are not heard."""
+    n = tl.arange(0, N)[None, :]
     at = log_a + (h * modes + n) * 2
-    re = tl.load(at, n < modes, 0.0).to(tl.float64)
-    im = tl.load(at + 1, n < modes, 0.0).to(tl.float64)
-    return re[None, :], im[None, :] / 6.283185307179586
+    size = tl.exp(tl.load(at, n < modes, 0.0).to(tl.float64))
+    angle = tl.load(at + 1, n < modes, 0.0).to(tl.float64)
+    return size * tl.cos(angle), size * tl.sin(angle)
 
 
 @triton.jit
@@ -162,9 +186,7 @@ def heard(samples, x, within, reads, PRODUCTS: tl.constexpr):
 @triton.jit
 def learnt(a, x, samples, writes, PRODUCTS: tl.constexpr):
     """The state after a chunk, (rows, 2 N)."""
-    re, im = decayed(a, x)
-    added_re, added_im = parted(tl.dot(samples, writes, input_precision=PRODUCTS))
-    return joined(re + added_re, im + added_im)
+    return decayed(a, x, tl.dot(samples, writes, input_precision=PRODUCTS))
 
 
 # The system and its adjoint
@@ -209,14 +231,13 @@ def ssm_rows(
             begin = ends + (b * segments * channels + h) * 2 * modes + n  # of the first segment's end
             if REVERSE:
                 end = tl.load(begin + (segments - 1) * channels * 2 * modes, mine, 0.0)
-                re, im = decayed(decay(mode, (full - (segments - 1) * span) * Q + tail), x)
-                x = tl.where(s < segments - 1, joined(re, im) + end, x)
+                longer = decay(mode, (full - (segments - 1) * span) * Q + tail)
+                x = tl.where(s < segments - 1, decayed(longer, x, end), x)
             whole = decay(mode, span * Q)
             for i in range(1 if REVERSE else 0, segments - 1):
                 other = segments - 1 - i if REVERSE else i
                 end = tl.load(begin + other * channels * 2 * modes, mine, 0.0)
-                re, im = decayed(whole, x)
-                x = tl.where(s < other if REVERSE else s > other, joined(re, im) + end, x)
+                x = tl.where(s < other if REVERSE else s > other, decayed(whole, x, end), x)
 
     v += b * v_b + h * v_h + t[None, :] * v_t
     y += b * y_b + h * y_h + t[None, :] * y_t
@@ -262,16 +283,9 @@ def ssm_rows(
 @triton.jit
 def told(of_c, of_a, x, z, grad, tells, tells_z, PRODUCTS: tl.constexpr):
     """Add a chunk's x F and x (dF / d log a) + z F, each (rows, 2 N)."""
-    f_re, f_im = parted(tl.dot(grad, tells, input_precision=PRODUCTS))
-    fz_re, fz_im = parted(tl.dot(grad, tells_z, input_precision=PRODUCTS))
-    x_re, x_im = parted(x)
-    z_re, z_im = parted(z)
-    re, im = times(x_re, x_im, f_re, f_im)
-    of_c += joined(re, im)
-    re, im = times(x_re, x_im, fz_re, fz_im)
-    of_a += joined(re, im)
-    re, im = times(z_re, z_im, f_re, f_im)
-    return of_c, of_a + joined(re, im)
+    f = tl.dot(grad, tells, input_precision=PRODUCTS)
+    f_z = tl.dot(grad, tells_z, input_precision=PRODUCTS)
+    return multiplied(of_c, x, f), multiplied(multiplied(of_a, x, f_z), z, f)
 
 
 @triton.jit
@@ -319,10 +333,8 @@ def ssm_parameters(
             whole = decay(mode, span * Q)
             for other in range(segments - 1):
                 end = begin + other * channels * 2 * modes
-                re, im = decayed(whole, z + (span * Q) * x)
-                z = tl.where(s > other, joined(re, im) + tl.load(end + planes, mine, 0.0), z)
-                re, im = decayed(whole, x)
-                x = tl.where(s > other, joined(re, im) + tl.load(end, mine, 0.0), x)
+                z = tl.where(s > other, decayed(whole, z + (span * Q) * x, tl.load(end + planes, mine, 0.0)), z)
+                x = tl.where(s > other, decayed(whole, x, tl.load(end, mine, 0.0)), x)
 
     of_c, of_a = tl.zeros((ROWS, 2 * N), tl.float32), tl.zeros((ROWS, 2 * N), tl.float32)
     lags = tl.zeros((Q, Q), tl.float32)  # inputs by outputs
@@ -364,21 +376,17 @@ def ssm_parameters(
         within = into_state(m, t, False)
         sum_c = tl.sum(of_c, 0) + tl.sum(within * of_k[None, :], 1)
         sum_a = tl.sum(of_a, 0) + tl.sum(within * (t * of_k)[None, :], 1)
-        c_re, c_im = parted(m[3][None, :])[0], parted(m[4][None, :])[0]
-        re, im = parted(sum_a[None, :])
-        re, im = times(c_re, c_im, re, im)
+        gain = tl.where(n % 2 == 1, m[4][None, :], m[3][None, :])
+        sum_a = multiplied(tl.zeros((1, 2 * N), tl.float32), gain, sum_a[None, :])
+        sign = tl.where(n % 2 == 1, -1.0, 1.0)
         if LAST:
             final = mine & (s == segments - 1)
-            last = tl.load(g_last + (b * channels + h) * 2 * modes + n, final, 0.0).to(tl.float32)
-            last_re, last_im = parted(last)
-            z_re, z_im = parted(tl.where(final, z, 0.0))
-            last_re, last_im = times(last_re, -last_im, z_re, z_im)
-            re += tl.sum(last_re, 0)[None, :]
-            im += tl.sum(last_im, 0)[None, :]
+            last = sign * tl.load(g_last + (b * channels + h) * 2 * modes + n, final, 0.0).to(tl.float32)
+            z = tl.where(final, z, 0.0)
+            sum_a += tl.sum(multiplied(tl.zeros((ROWS, 2 * N), tl.float32), last, z), 0)[None, :]
         out += (block * channels + h) * (4 * modes + 1)
-        sign = tl.where(n % 2 == 1, -1.0, 1.0)
         tl.store(out + n, 2 * sign * sum_c[None, :], n < 2 * modes)
-        tl.store(out + 2 * modes + n, joined(re, -im), n < 2 * modes)
+        tl.store(out + 2 * modes + n, sign * sum_a, n < 2 * modes)
         tl.store(out + 4 * modes, tl.sum(tl.where(t == 0, of_k, 0.0)))
 
 
