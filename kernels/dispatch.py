@@ -1,19 +1,29 @@
 """Which tensors the Triton kernels take: those on a GPU, where triton is installed; CPU tensors take plain torch."""
 
 import contextlib
-import importlib.util
+import importlib
 import os
+from functools import cache
 
 import torch
 from torch import Tensor
 
-INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # triton's own switch: kernels run on the CPU, for tests
+
+
+@cache
+def installed() -> bool:
+    """Say whether triton can be imported; it is asked for only where there is a GPU, for it takes a while."""
+    try:
+        importlib.import_module("triton")
+    except ImportError:
+        return False
+    return True
 
 
 def on_gpu(x: Tensor) -> bool:
     """Say whether the Triton kernels take a tensor."""
-    return INSTALLED and (x.is_cuda or INTERPRETED)
+    return (x.is_cuda or INTERPRETED) and installed()
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:

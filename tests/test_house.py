@@ -179,12 +179,12 @@ main(["train", "keywords", "--data", {str(tmp_path)!r}, "--out", {str(tmp_path /
 
 
 def test_only_triton_kernels_need_triton_and_nothing_needs_torchaudio(wheel):
-    """As on Windows, macOS and beside a CPU-only torch. A file of Triton kernels is named `*triton.py`."""
+    """As on Windows, macOS and beside a CPU-only torch. Triton kernels lie in `audiossm.kernels.gpu`."""
     code = """
 import importlib, pkgutil
 import audiossm
 for module in pkgutil.walk_packages(audiossm.__path__, "audiossm."):
-    if not module.name.endswith(("triton", "__main__")):
+    if not module.name.startswith("audiossm.kernels.gpu.") and not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 import audiossm.tasks, audiossm.training, audiossm.export
 """
