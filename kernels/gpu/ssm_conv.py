@@ -18,8 +18,8 @@ the state x and its derivative z = dx / d log a, which follows z' = a^Q (z + Q x
 
 and dK_j = sum dy_t u_(t-j), the diagonals of the chunks' products V' dY, adds to both what happens within chunks.
 
-States and their decay are float32 (the decay in two parts, since its error would grow with every chunk); the operands of
-products are TF32, or bfloat16 where the sequences are. Nothing is summed in an order that could change.
+States and their decay are float32 (the decay in two parts, since its error would grow with every chunk); the operands
+of products are TF32, or bfloat16 where the sequences are. Nothing is summed in an order that could change.
 
 Glossary: B batch, H channels, L length, N modes (complex), Q samples a chunk, S segments a sequence, `span` chunks a
 segment, `full` whole chunks a sequence, `tail` samples after them. A state is (rows, 2 N), pairs side by side.
@@ -31,8 +31,10 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
+from audiossm.kernels.gpu.configs import SSM_CONV as CONFIGS
 from audiossm.kernels.gpu.configs import SsmPlan, ssm_plan
 
+MOST_MODES = 64  # a channel's that fit on the chip
 SIZES = ("batch", "channels", "modes", "segments", "span", "full", "tail")  # not worth a kernel of their own
 
 # Complex numbers and powers of a
@@ -163,7 +165,7 @@ def toeplitz(taps, first, Q: tl.constexpr, REVERSE: tl.constexpr):
 @triton.jit
 def operand(x, TYPE: tl.constexpr, PRODUCTS: tl.constexpr):
     """Round x to what the products take. Tensor cores would cut a float32 off instead of rounding it to TF32."""
-    if TYPE == tl.float32 and PRODUCTS == "tf32":
+    if tl.float32 == TYPE and PRODUCTS == "tf32":
         bits = (x.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
         return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
     return x.to(TYPE)
@@ -393,14 +395,14 @@ def ssm_parameters(
 # What torch sees
 
 
-def launch(kernel, v: Tensor, plan: SsmPlan, *arguments, **constants) -> None:
-    """Run a kernel with a program for each channel and block of rows: first for the segments' ends, if there are any."""
+def launch(kernel, v: Tensor, modes: int, plan: SsmPlan, *arguments, **constants) -> None:
+    """Run a kernel with a program for each channel and block of rows; where there are segments, for their ends first."""
     for ends in (True, False) if plan.segments > 1 else (False,):
         with on_device(v):
             kernel[(v.shape[1] * plan.blocks,)](
                 *arguments,
                 *v.shape[:2],
-                plan.modes,
+                modes,
                 plan.segments,
                 plan.span,
                 plan.full,
@@ -408,15 +410,22 @@ def launch(kernel, v: Tensor, plan: SsmPlan, *arguments, **constants) -> None:
                 ENDS=ends,
                 SEGMENTED=plan.segments > 1,
                 TAIL=plan.tail > 0,
-                ROWS=plan.tile.rows,
-                Q=plan.tile.chunk,
-                N=plan.padded,
-                TYPE=tl.bfloat16 if v.dtype == torch.bfloat16 else tl.float32,
+                ROWS=plan.rows,
+                Q=plan.chunk,
+                N=max(8, triton.next_power_of_2(modes)),
+                TYPE=tl.bfloat16 if v.dtype == torch.bfloat16 and v.is_cuda else tl.float32,  # interpreted: no bfloat16
                 PRODUCTS="tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32",
-                num_warps=plan.tile.warps,
-                num_stages=plan.tile.stages,
+                num_warps=plan.warps,
+                num_stages=plan.stages,
                 **constants,
             )
+
+
+def candidates() -> dict[str, list[dict[str, int]]]:
+    """Return what the tables' entries could be, for the bench to time."""
+    shapes = [(16, 64, 4), (16, 64, 8), (16, 32, 4), (16, 128, 8), (32, 64, 8), (64, 64, 4), (64, 64, 8)]
+    names = ("rows", "chunk", "warps", "stages")
+    return {kernel: [dict(zip(names, (*s, n), strict=True)) for s in shapes for n in (3, 5)] for kernel in CONFIGS}
 
 
 def plain(*parameters: Tensor | None) -> list:
@@ -437,12 +446,13 @@ def ssm_conv(
 
     The adjoint takes the gradients of the outputs and of the last state, and returns those of u and of the first state.
     """
-    y, plan = torch.empty_like(u), ssm_plan(u, log_a.shape[1], "outputs")
+    y, plan = torch.empty_like(u), ssm_plan(u, "outputs")
     u, (log_a, c, d, state) = readable(u), plain(log_a, c, d, state)
     last = log_a.new_empty(u.shape[0], *log_a.shape)
     ends = log_a.new_empty(u.shape[0], plan.segments, *log_a.shape) if plan.segments > 1 else None
     launch(
-        ssm_rows, u, plan, u, log_a, c, d, state, ends, y, last, *u.stride(), *y.stride(),
+        ssm_rows, u, log_a.shape[1], plan,
+        u, log_a, c, d, state, ends, y, last, *u.stride(), *y.stride(),
         REVERSE=adjoint, FIRST=state is not None,
     )  # fmt: skip
     return y, last
@@ -453,12 +463,13 @@ def ssm_conv_parameters(
     u: Tensor, grad: Tensor, log_a: Tensor, c: Tensor, state: Tensor | None, last_grad: Tensor | None
 ) -> Tensor:
     """Return the gradients of c, log a and d side by side, (H, 4 N + 1), given those of the outputs and last state."""
-    plan = ssm_plan(u, log_a.shape[1], "parameters")
+    plan = ssm_plan(u, "parameters")
     u, grad, (log_a, c, state, last_grad) = readable(u), readable(grad), plain(log_a, c, state, last_grad)
     ends = log_a.new_empty(2, u.shape[0], plan.segments, *log_a.shape) if plan.segments > 1 else None
     out = log_a.new_empty(plan.blocks, log_a.shape[0], 4 * log_a.shape[1] + 1)
     launch(
-        ssm_parameters, u, plan, u, grad, log_a, c, state, last_grad, ends, out, *u.stride(), *grad.stride(),
+        ssm_parameters, u, log_a.shape[1], plan,
+        u, grad, log_a, c, state, last_grad, ends, out, *u.stride(), *grad.stride(),
         FIRST=state is not None, LAST=last_grad is not None,
     )  # fmt: skip
     return out.sum(0)
@@ -486,9 +497,9 @@ def backward(ctx, grad: Tensor | None, last_grad: Tensor | None) -> tuple[Tensor
     needs_u, *needs_parameters, needs_state, _ = ctx.needs_input_grad
     grad = u.new_zeros(1).expand(u.shape) if grad is None else grad
     of_u = of_log_a = of_c = of_d = of_state = None
-    if needs_u or needs_state:
+    if needs_u or (needs_state and state is not None):
         of_u, of_state = ssm_conv(grad, log_a, c, d, last_grad, True)
-        of_state = of_state.to(state.dtype) if needs_state else None
+        of_state = None if state is None else of_state.to(state.dtype)
     if any(needs_parameters):
         of_c, of_log_a, of_d = ssm_conv_parameters(u, grad, log_a, c, state, last_grad).split(
             (2 * log_a.shape[1], 2 * log_a.shape[1], 1), dim=1
