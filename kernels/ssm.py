@@ -63,7 +63,7 @@ def zeros(u: Tensor, log_a: Tensor) -> Tensor:
 
 
 def _on_gpu(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run `ssm_conv` as Triton kernels, which hold a channel's modes on the chip: too many add up over several calls."""
+    """Run `ssm_conv` as Triton kernels, which hold a channel's modes on the chip: too many take several calls."""
     from audiossm.kernels.gpu.ssm_conv import MOST_MODES, ssm_conv
 
     y, x = ssm_conv(u, log_a[:, :MOST_MODES], c[:, :MOST_MODES], d, None if state is None else state[:, :, :MOST_MODES])

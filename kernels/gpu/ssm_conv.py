@@ -34,6 +34,7 @@ from audiossm.kernels.dispatch import on_device
 from audiossm.kernels.gpu.configs import SSM_CONV as CONFIGS
 from audiossm.kernels.gpu.configs import SsmPlan, ssm_plan
 
+CUT = tl.constexpr(1 + 0.7213 * 2**-11)  # 1 / the mean of what is left of a number: its first 11 of 24 digits
 MOST_MODES = 64  # a channel's that fit on the chip
 SIZES = ("batch", "channels", "modes", "segments", "span", "full", "tail")  # not worth a kernel of their own
 
@@ -164,10 +165,9 @@ def toeplitz(taps, first, Q: tl.constexpr, REVERSE: tl.constexpr):
 
 @triton.jit
 def operand(x, TYPE: tl.constexpr, PRODUCTS: tl.constexpr):
-    """Round x to what the products take. Tensor cores would cut a float32 off instead of rounding it to TF32."""
-    if tl.float32 == TYPE and PRODUCTS == "tf32":
-        bits = (x.to(tl.uint32, bitcast=True) + 0x1000) & 0xFFFFE000
-        return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    """Turn x into an operand. Tensor cores cut a float32 off where TF32 ends: what that takes on average is added."""
+    if PRODUCTS == "tf32" and tl.float32 == TYPE and x.dtype == tl.float32:
+        return x * CUT
     return x.to(TYPE)
 
 
@@ -246,7 +246,7 @@ def ssm_rows(
     rest = inside & (s == segments - 1) & (t[None, :] < tail)
     v_rest, y_rest = v + full.to(tl.int64) * Q * v_t, y + full.to(tl.int64) * Q * y_t
     if TAIL and REVERSE:
-        samples = tl.load(v_rest, rest, 0.0).to(TYPE)
+        samples = operand(tl.load(v_rest, rest, 0.0), TYPE, PRODUCTS)
         if not ENDS:
             out = out_of_state(m, tl.maximum(tail - 1 - t, 0), False)
             tl.store(y_rest, heard(samples, x, within, operand(tl.trans(out), TYPE, PRODUCTS), PRODUCTS), rest)
@@ -259,7 +259,7 @@ def ssm_rows(
     y += chunk.to(tl.int64) * Q * y_t
     for _ in range(span):
         here = inside & (chunk < full)
-        samples = tl.load(v, here, 0.0).to(TYPE)
+        samples = operand(tl.load(v, here, 0.0), TYPE, PRODUCTS)
         if not ENDS:
             tl.store(y, heard(samples, x, within, reads, PRODUCTS), here)
         x = tl.where(chunk < full, learnt(a, x, samples, writes, PRODUCTS), x)
@@ -271,7 +271,7 @@ def ssm_rows(
         tl.store(ends + ((b * segments + s) * channels + h) * 2 * modes + n, x, mine)
     else:
         if TAIL and not REVERSE:
-            samples = tl.load(v_rest, rest, 0.0).to(TYPE)
+            samples = operand(tl.load(v_rest, rest, 0.0), TYPE, PRODUCTS)
             tl.store(y_rest, heard(samples, x, within, reads, PRODUCTS), rest)
             into = into_state(m, tl.maximum(tail - 1 - t, 0), False)
             x = learnt(decay(mode, tail), x, samples, operand(tl.trans(into), TYPE, PRODUCTS), PRODUCTS)
@@ -378,6 +378,8 @@ def ssm_parameters(
         within = into_state(m, t, False)
         sum_c = tl.sum(of_c, 0) + tl.sum(within * of_k[None, :], 1)
         sum_a = tl.sum(of_a, 0) + tl.sum(within * (t * of_k)[None, :], 1)
+        if PRODUCTS == "tf32" and v.dtype.element_ty == tl.float32:
+            of_k, sum_c, sum_a = of_k * CUT * CUT, sum_c * CUT * CUT, sum_a * CUT * CUT  # samples and grad were cut off
         gain = tl.where(n % 2 == 1, m[4][None, :], m[3][None, :])
         sum_a = multiplied(tl.zeros((1, 2 * N), tl.float32), gain, sum_a[None, :])
         sign = tl.where(n % 2 == 1, -1.0, 1.0)
@@ -396,7 +398,7 @@ def ssm_parameters(
 
 
 def launch(kernel, v: Tensor, modes: int, plan: SsmPlan, *arguments, **constants) -> None:
-    """Run a kernel with a program for each channel and block of rows; where there are segments, for their ends first."""
+    """Run a kernel with a program for each channel and block of rows; if it has segments, for their ends first."""
     for ends in (True, False) if plan.segments > 1 else (False,):
         with on_device(v):
             kernel[(v.shape[1] * plan.blocks,)](
@@ -413,8 +415,10 @@ def launch(kernel, v: Tensor, modes: int, plan: SsmPlan, *arguments, **constants
                 ROWS=plan.rows,
                 Q=plan.chunk,
                 N=max(8, triton.next_power_of_2(modes)),
-                TYPE=tl.bfloat16 if v.dtype == torch.bfloat16 and v.is_cuda else tl.float32,  # interpreted: no bfloat16
-                PRODUCTS="tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32",
+                TYPE=tl.bfloat16
+                if v.dtype == torch.bfloat16 and v.is_cuda
+                else tl.float32,  # interpreted: float32 alone
+                PRODUCTS="tf32" if v.is_cuda and torch.get_float32_matmul_precision() != "highest" else "tf32x3",
                 num_warps=plan.warps,
                 num_stages=plan.stages,
                 **constants,
