@@ -35,13 +35,15 @@ class SsmPlan:
     tail: int
 
 
-def ssm_plan(v: Tensor, what: str) -> SsmPlan:
+def ssm_plan(v: Tensor, modes: int, what: str) -> SsmPlan:
     """Return the cut for sequences (B, H, L) with the fewest steps of a chunk one after another.
 
     Segments let more programs, or fuller ones, work at a time; but their ends need a pass of their own.
     """
     batch, channels, length = v.shape
-    tile = SSM_CONV[what if v.element_size() > 2 else f"{what} short"]
+    tile = dict(SSM_CONV[what if v.element_size() > 2 else f"{what} short"])
+    if modes > 32:  # twice the matrices to keep, over twice the threads
+        tile["warps"] = 8
     full, tail = divmod(length, tile["chunk"])
     room = 2 * (torch.cuda.get_device_properties(v.device).multi_processor_count if v.is_cuda else SMS)
 

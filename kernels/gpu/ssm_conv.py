@@ -399,26 +399,22 @@ def ssm_parameters(
 
 def launch(kernel, v: Tensor, modes: int, plan: SsmPlan, *arguments, **constants) -> None:
     """Run a kernel with a program for each channel and block of rows; if it has segments, for their ends first."""
+    native = v.is_cuda  # the interpreter computes in float32 alone
+    tf32 = native and torch.get_float32_matmul_precision() != "highest"
+    sizes = (*v.shape[:2], modes, plan.segments, plan.span, plan.full, plan.tail)
     for ends in (True, False) if plan.segments > 1 else (False,):
         with on_device(v):
             kernel[(v.shape[1] * plan.blocks,)](
                 *arguments,
-                *v.shape[:2],
-                modes,
-                plan.segments,
-                plan.span,
-                plan.full,
-                plan.tail,
+                *sizes,
                 ENDS=ends,
                 SEGMENTED=plan.segments > 1,
                 TAIL=plan.tail > 0,
                 ROWS=plan.rows,
                 Q=plan.chunk,
                 N=max(8, triton.next_power_of_2(modes)),
-                TYPE=tl.bfloat16
-                if v.dtype == torch.bfloat16 and v.is_cuda
-                else tl.float32,  # interpreted: float32 alone
-                PRODUCTS="tf32" if v.is_cuda and torch.get_float32_matmul_precision() != "highest" else "tf32x3",
+                TYPE=tl.bfloat16 if native and v.dtype == torch.bfloat16 else tl.float32,
+                PRODUCTS="tf32" if tf32 else "tf32x3",
                 num_warps=plan.warps,
                 num_stages=plan.stages,
                 **constants,
@@ -450,7 +446,7 @@ def ssm_conv(
 
     The adjoint takes the gradients of the outputs and of the last state, and returns those of u and of the first state.
     """
-    y, plan = torch.empty_like(u), ssm_plan(u, "outputs")
+    y, plan = torch.empty_like(u), ssm_plan(u, log_a.shape[1], "outputs")
     u, (log_a, c, d, state) = readable(u), plain(log_a, c, d, state)
     last = log_a.new_empty(u.shape[0], *log_a.shape)
     ends = log_a.new_empty(u.shape[0], plan.segments, *log_a.shape) if plan.segments > 1 else None
@@ -467,7 +463,7 @@ def ssm_conv_parameters(
     u: Tensor, grad: Tensor, log_a: Tensor, c: Tensor, state: Tensor | None, last_grad: Tensor | None
 ) -> Tensor:
     """Return the gradients of c, log a and d side by side, (H, 4 N + 1), given those of the outputs and last state."""
-    plan = ssm_plan(u, "parameters")
+    plan = ssm_plan(u, log_a.shape[1], "parameters")
     u, grad, (log_a, c, state, last_grad) = readable(u), readable(grad), plain(log_a, c, state, last_grad)
     ends = log_a.new_empty(2, u.shape[0], plan.segments, *log_a.shape) if plan.segments > 1 else None
     out = log_a.new_empty(plan.blocks, log_a.shape[0], 4 * log_a.shape[1] + 1)
@@ -476,7 +472,7 @@ def ssm_conv_parameters(
         u, grad, log_a, c, state, last_grad, ends, out, *u.stride(), *grad.stride(),
         FIRST=state is not None, LAST=last_grad is not None,
     )  # fmt: skip
-    return out.sum(0)
+    return out[0] if plan.blocks == 1 else out.sum(0)
 
 
 @ssm_conv.register_fake
