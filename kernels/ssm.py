@@ -14,15 +14,18 @@ from torch.nn import functional as F
 
 from audiossm.kernels import pairs
 from audiossm.kernels.channelwise import channelwise
+from audiossm.kernels.dispatch import on_gpu
 from audiossm.kernels.scan import decay_scan
 
 FEW = 8  # up to this length, a live frame, channels stay last and nothing is transposed
 LONGEST_CHUNK = 48  # a chunk costs q² products a channel, and as many to make its matrix
 
 
-def ssm_conv_reference(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def ssm_conv_reference(
+    u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Compute `ssm_conv` as its definition says, one sample after another."""
-    a, x, out = pairs.exp(log_a), state, []
+    a, x, out = pairs.exp(log_a), zeros(u, log_a) if state is None else state, []
     for n in range(u.shape[-1]):
         v = u[..., n]  # (B, H)
         x = pairs.mul(a, x) + torch.stack((v, torch.zeros_like(v)), -1).unsqueeze(-2)  # (B, H, N, 2)
@@ -30,23 +33,49 @@ def ssm_conv_reference(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Te
     return (torch.stack(out, dim=-1) if out else u), x
 
 
-def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Run a diagonal SSM over a sequence from a state, in block form.
 
     Inside a chunk the outputs are a lower-triangular Toeplitz matrix times the inputs plus a matrix times the chunk's
     first state; the chunks' states follow by a short scan with decay a^Q. No (H, N, L) tensor is made. A sequence of a
-    few samples, a frame of an exported model, is one block.
+    few samples, a frame of an exported model, is one block. On a GPU one kernel does all of it.
 
     Args:
-        u: (B, H, L) inputs.
+        u: (B, H, L) inputs, in any memory layout, which the outputs share; float32, bfloat16 or float16 on a GPU.
         log_a: (H, N, 2) logarithm of the decay a; Re < 0.
         c: (H, N, 2) output weights, input step folded in.
         d: (H,) skip.
-        state: (B, H, N, 2) x_0.
+        state: (B, H, N, 2) x_0; None is zero.
 
     Returns:
         y (B, H, L) and the state x_L (B, H, N, 2).
     """
+    if torch.compiler.is_exporting() or not (on_gpu(u) and u.numel()) or torch.float64 in (u.dtype, log_a.dtype):
+        y, x = _in_torch(u.to(log_a.dtype), log_a, c, d, zeros(u, log_a) if state is None else state)
+    else:
+        y, x = _on_gpu(u, log_a, c, d, state)
+    return y.to(u.dtype), x if state is None else x.to(state.dtype)
+
+
+def zeros(u: Tensor, log_a: Tensor) -> Tensor:
+    """Return the zero state (B, H, N, 2)."""
+    return log_a.new_zeros(u.shape[0], *log_a.shape)
+
+
+def _on_gpu(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Run `ssm_conv` as Triton kernels, which hold a channel's modes on the chip: too many take several calls."""
+    from audiossm.kernels.gpu.ssm_conv import MOST_MODES, ssm_conv
+
+    y, x = ssm_conv(u, log_a[:, :MOST_MODES], c[:, :MOST_MODES], d, None if state is None else state[:, :, :MOST_MODES])
+    if log_a.shape[1] <= MOST_MODES:
+        return y, x
+    others = None if state is None else state[:, :, MOST_MODES:]
+    z, x_others = _on_gpu(u, log_a[:, MOST_MODES:], c[:, MOST_MODES:], torch.zeros_like(d), others)
+    return y + z, torch.cat((x, x_others), dim=2)
+
+
+def _in_torch(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Run `ssm_conv` as a few matrix products."""
     length = u.shape[-1]
     if length == 0:
         return u, state
@@ -56,7 +85,7 @@ def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor) -> t
     whole = length // q * q
     y, state = _chunks(u[..., :whole], log_a, c, d, state, q)
     if whole < length:
-        tail, state = ssm_conv(u[..., whole:], log_a, c, d, state)
+        tail, state = _in_torch(u[..., whole:], log_a, c, d, state)
         y = torch.cat((y, tail), dim=-1)
     return y, state
 
