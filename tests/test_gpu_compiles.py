@@ -43,12 +43,13 @@ def compiled(function, args, named):
     signature, constants, known = {}, {}, {}
     for i, parameter in enumerate(function.params):
         name, value = parameter.name, values[parameter.name]
-        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
+        one = isinstance(value, int) and value == 1 and not parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or one:
             signature[name], constants[(i,)] = "constexpr", value
         else:
             signature[name] = POINTERS[value.dtype] if isinstance(value, torch.Tensor) else "i32"
             aligned = isinstance(value, torch.Tensor) or value % 16 == 0
-            if aligned and not parameter.do_not_specialize_on_alignment:
+            if aligned and not (parameter.do_not_specialize or parameter.do_not_specialize_on_alignment):
                 known[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, constants, known)
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
@@ -121,6 +122,13 @@ def decay_scan(op, batch, channels, length):
     op.decay_scan_backward._init_fn(log_a, x, state, x)
 
 
+def ssm_conv(op, dtype, batch, channels, modes, length):
+    u, log_a = meta(batch, channels, length, dtype=dtype), meta(channels, modes, 2)
+    state = meta(batch, channels, modes, 2)
+    op.ssm_conv._init_fn(u, log_a, log_a, meta(channels), state)
+    op.ssm_conv_parameters._init_fn(u, u, log_a, log_a, state, state)
+
+
 def causal_conv1d(op, dtype, silu, channels_last, batch=2, channels=64, length=300):
     x = meta(batch, length, channels, dtype=dtype).transpose(1, 2)
     x = x if channels_last else x.contiguous()
@@ -148,6 +156,10 @@ CASES = [
     (selective_scan, torch.float32, 1, 1, 1, 1, 1),
     (selective_scan, torch.float32, 1, 3, 1, 20, 500, False),
     (decay_scan, 2, 64, 500),
+    (ssm_conv, torch.float32, 16, 256, 32, 16384),
+    (ssm_conv, torch.bfloat16, 16, 256, 32, 16384),
+    (ssm_conv, torch.float32, 1, 1, 1, 1),
+    (ssm_conv, torch.float32, 1, 3, 32, 16000),
     (decay_scan, 1, 1, 1),
     (ssd, torch.float32, 1, 1, 1, 1, 1, 1),
     (causal_conv1d, torch.float32, True, False, 1, 1, 1),
