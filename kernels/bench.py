@@ -293,6 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("ops", nargs="*", metavar="OP", help=f"operations: {', '.join(OPS)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--tf32", action="store_true", help="let products of float32 matrices be TF32's")
     parser.add_argument("--graph", action="store_true", help="time replays of CUDA graphs, without Python's share")
     parser.add_argument("--alone", action="store_true", help="leave out torch's forms and the peers")
     parser.add_argument("--first", action="store_true", help="only the first case of each operation")
@@ -304,6 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("The bench measures GPU kernels, and torch sees no GPU here.", file=sys.stderr)
         return 1
+    if asked.tf32:
+        torch.set_float32_matmul_precision("high")
     device, clock = torch.device("cuda"), graph_clock if asked.graph else gpu_clock
     rate = statistics.median(copy_rate(device, gpu_clock) for _ in range(3))
     chosen = cases(asked.ops or OPS)
