@@ -3,6 +3,9 @@
 import contextlib
 import io
 import os
+import subprocess
+import sys
+import tempfile
 from itertools import chain, count
 from types import SimpleNamespace
 
@@ -101,3 +104,53 @@ def run(capsys, monkeypatch):
         return left.value.code, *capsys.readouterr()
 
     return run
+
+
+# The Triton kernels' tests, where there is no GPU
+
+INTERPRETED = pytest.StashKey[tuple]()
+
+
+def pytest_configure(config):
+    """Name the marker that `kernel_checks.kernel` sets."""
+    config.addinivalue_line("markers", "kernel: runs Triton kernels, on a GPU or in the interpreter")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the kernels' tests to a process that interprets them, begun now and waited for at the end.
+
+    It takes the core that this process leaves free, and gives way to everything else.
+    """
+    import torch
+
+    if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
+        return
+    kernels = [item for item in items if item.get_closest_marker("kernel")]
+    waiting = [item for item in items if item.name == "test_kernels_in_the_interpreter"]
+    config.hook.pytest_deselected(items=kernels)
+    items[:] = [item for item in items if item not in kernels and item not in waiting] + waiting
+    if waiting and not config.option.collectonly:
+        files = sorted(str(path) for path in waiting[0].path.parent.glob("test_gpu_*.py"))
+        said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        command = ["nice", "-n", "19", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+        environment = {**os.environ, "TRITON_INTERPRET": "1"}
+        config.stash[INTERPRETED] = subprocess.Popen(command, env=environment, stdout=said, stderr=said), said
+
+
+def pytest_unconfigure(config):
+    """Stop that process where nobody waited for it."""
+    if INTERPRETED in config.stash:
+        config.stash[INTERPRETED][0].kill()
+
+
+@pytest.fixture
+def interpreted_kernels(request):
+    """Return a function that waits for that process: (exit code, what it printed)."""
+
+    def wait():
+        process, said = request.config.stash[INTERPRETED]
+        code = process.wait()
+        said.seek(0)
+        return code, said.read()
+
+    return wait

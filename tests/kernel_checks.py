@@ -1,12 +1,10 @@
 """What the tests of the Triton kernels share: where kernels run, inputs, and the comparison with float64.
 
-The interpreter has to be chosen before the kernels are imported, so without a GPU a test file runs once more, in a
-process of its own, started by its `test_in_the_interpreter`. There every address is checked (`guard_memory`).
+The interpreter has to be chosen before the kernels are imported, so without a GPU the files test_gpu_*.py run in a
+process of their own, which tests/test_interpreter.py starts. There every address is checked (`guard_memory`).
 """
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,17 +14,8 @@ GPU = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if GPU else "cpu"
 
-kernel = pytest.mark.skipif(not (GPU or INTERPRETED), reason="runs in the process of test_in_the_interpreter")
-interpreter = pytest.mark.skipif(GPU or INTERPRETED, reason="the kernels run in this process")
+kernel = pytest.mark.kernel  # without a GPU only the interpreter runs it: tests/conftest.py
 on_a_gpu = pytest.mark.skipif(not GPU, reason="needs a GPU")
-
-
-def run_in_the_interpreter(file):
-    """Run a test file with kernels interpreted on the CPU."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def guard_memory():

@@ -3,14 +3,9 @@
 import pytest
 import torch
 
-from .kernel_checks import DEVICE, GPU, agree, interpreter, kernel, noise, on_a_gpu, results, run_in_the_interpreter
+from .kernel_checks import DEVICE, GPU, agree, kernel, noise, on_a_gpu, results
 
 pytest.importorskip("triton", reason="triton is not installed here")
-
-
-@interpreter
-def test_in_the_interpreter():
-    run_in_the_interpreter(__file__)
 
 
 def inputs(length, batch=2, channels=5, taps=4, dtype=torch.float32, channels_last=False):

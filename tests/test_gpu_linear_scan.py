@@ -8,20 +8,13 @@ from .kernel_checks import (
     GPU,
     INTERPRETED,
     agree,
-    interpreter,
     kernel,
     noise,
     on_a_gpu,
     results,
-    run_in_the_interpreter,
 )
 
 pytest.importorskip("triton", reason="triton is not installed here")
-
-
-@interpreter
-def test_in_the_interpreter():
-    run_in_the_interpreter(__file__)
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from .kernel_checks import INTERPRETED, run_in_the_interpreter
+from .kernel_checks import GPU, INTERPRETED, kernel
 
 triton = pytest.importorskip("triton", reason="triton is not installed here")
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in the process of test_in_the_interpreter")
+interpreted = pytest.mark.skipif(GPU, reason="a GPU checks no addresses")
 
 if INTERPRETED:
     import triton.language as tl
@@ -17,11 +17,7 @@ if INTERPRETED:
         tl.store(to + at, tl.load(x + at, at < length), at < length)
 
 
-@pytest.mark.skipif(INTERPRETED, reason="this is its process")
-def test_in_the_interpreter():
-    run_in_the_interpreter(__file__)
-
-
+@kernel
 @interpreted
 def test_within():
     x, to = torch.arange(5.0), torch.zeros(5)
@@ -30,6 +26,7 @@ def test_within():
     assert torch.equal(x, to)
 
 
+@kernel
 @interpreted
 @pytest.mark.parametrize("first, length, there", [(0, 6, 5), (-1, 5, 5), (0, 5, 4)])
 def test_outside(first, length, there):
@@ -37,6 +34,7 @@ def test_outside(first, length, there):
         copy[(1,)](torch.zeros(5), torch.zeros(there), first, length, 8)
 
 
+@kernel
 @interpreted
 def test_new_memory_is_nan():
     assert torch.empty(3).isnan().all() and torch.ones(1).new_empty(3).isnan().all()

@@ -8,25 +8,18 @@ from .kernel_checks import (
     GPU,
     INTERPRETED,
     agree,
-    interpreter,
     kernel,
     noise,
     on_a_gpu,
     results,
-    run_in_the_interpreter,
 )
 
 pytest.importorskip("triton", reason="triton is not installed here")
 
 
-@interpreter
-def test_in_the_interpreter():
-    run_in_the_interpreter(__file__)
-
-
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """Tiles that are small enough for the interpreter, different ones for each kernel."""
+    """Tiles that are small enough for the different ones for each kernel."""
     if INTERPRETED:
         from audiossm.kernels.gpu import selective_scan as module
 

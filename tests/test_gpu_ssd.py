@@ -3,14 +3,9 @@
 import pytest
 import torch
 
-from .kernel_checks import DEVICE, GPU, agree, interpreter, kernel, noise, on_a_gpu, results, run_in_the_interpreter
+from .kernel_checks import DEVICE, GPU, agree, kernel, noise, on_a_gpu, results
 
 pytest.importorskip("triton", reason="triton is not installed here")
-
-
-@interpreter
-def test_in_the_interpreter():
-    run_in_the_interpreter(__file__)
 
 
 @pytest.fixture(params=("highest", "high") if GPU else ("highest",))

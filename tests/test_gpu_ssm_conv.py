@@ -7,22 +7,15 @@ from .kernel_checks import (
     GPU,
     agree,
     decays,
-    interpreter,
     kernel,
     noise,
     on_a_gpu,
     results,
-    run_in_the_interpreter,
 )
 
 pytest.importorskip("triton", reason="triton is not installed here")
 LONG = (16000, 16001, 100_003) if GPU else ()
 TOLERANCE = {"highest": 1e-5, "high": 1e-3}
-
-
-@interpreter
-def test_in_the_interpreter():
-    run_in_the_interpreter(__file__)
 
 
 @pytest.fixture(autouse=True, params=("highest", "high") if GPU else ("highest",))
