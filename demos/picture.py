@@ -56,7 +56,7 @@ def main(out: str, name: str = "keywords") -> None:
 def speech() -> tuple[np.ndarray, int]:
     """Return the words, spoken one after another by one voice, with a little noise, as (samples, rate in Hz)."""
     with tempfile.TemporaryDirectory() as folder:
-        clips = synthesise(WORDS, Path(folder) / "words", 1, seed=18, rate=44100, background=False, progress=False)
+        clips = synthesise(WORDS, Path(folder) / "words", 1, seed=55, rate=44100, background=False, progress=False)
         by_word = {clip.label: clip.path for clip in clips}
         audio = np.concatenate([read_audio(by_word[word])[0] for word in WORDS])
     noise = np.random.default_rng(0).standard_normal(len(audio))
