@@ -1,4 +1,7 @@
-"""Which tensors the Triton kernels take: those on a GPU, where triton is installed; CPU tensors take plain torch."""
+"""Which tensors the Triton kernels take: those on a GPU of the last years, where triton is installed.
+
+All others take plain torch.
+"""
 
 import contextlib
 import importlib
@@ -21,9 +24,15 @@ def installed() -> bool:
     return True
 
 
+@cache
+def capable(device: torch.device) -> bool:
+    """Say whether a GPU has what the kernels are written for: tensor cores for TF32 and bfloat16, from Ampere on."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def on_gpu(x: Tensor) -> bool:
     """Say whether the Triton kernels take a tensor."""
-    return (x.is_cuda or INTERPRETED) and installed()
+    return (capable(x.device) if x.is_cuda else INTERPRETED) and installed()
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:
