@@ -127,6 +127,18 @@ def test_tuning_chooses_what_tells_words_from_false_alarms():
     assert settings.smoothing * settings.threshold > 0.16 * 0.95 - 0.01
 
 
+@pytest.mark.parametrize("count, smoothing", [(60, 0.1), (20, 0.24)])
+def test_tuning_weighs_delay(count, smoothing):
+    """One word is lower than short false peaks: an average tells it apart, worth its delay if words are few."""
+    stream = spoken([("yes", 9.0 * i, 9.0 * i + 0.5) for i in range(1, count + 1)], height=0.99)
+    yes, no = LABELS.index("yes"), LABELS.index("no")
+    stream.posteriors[:600, yes] *= 0.93 / 0.99
+    for time in (13, 22, 31):
+        stream.posteriors[time * 50 : time * 50 + 8, no] = 0.95
+    settings, result = choose([stream], LABELS, 0.5)
+    assert (settings.smoothing, result.misses) == (smoothing, int(smoothing == 0.1))
+
+
 def test_tuning_says_when_nothing_keeps_to_it():
     rows = np.tile(np.float32([0, 1, 0]), (5000, 1))
     with pytest.raises(ValueError, match="no detector keeps to"):
