@@ -9,6 +9,8 @@ from torch import Tensor
 
 from audiossm.kernels import pairs, ssm
 from audiossm.kernels.bench import Case
+from audiossm.kernels.fft_conv import fft_conv
+from audiossm.kernels.vandermonde import vandermonde
 
 SHAPES = (  # B, H, N (real), L
     (16, 256, 64, 16384, torch.float32),
@@ -48,21 +50,16 @@ def chunks(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 
 def fft(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """The same as one long convolution, its kernel summed up from (H, N, L) powers."""
-    length = u.shape[-1]
-    kernel = 2 * torch.einsum("hn,hnl->hl", pairs.as_complex(c), pairs.as_complex(pairs.powers(log_a, length))).real
-    y = torch.fft.irfft(torch.fft.rfft(u.float(), 2 * length) * torch.fft.rfft(kernel, 2 * length), 2 * length)
-    return (y[..., :length] + d[:, None] * u).to(u.dtype)
+    """The same as one long convolution."""
+    return fft_conv(u, vandermonde(c, log_a, u.shape[-1]), d)
 
 
 def real_fft(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """`fft` in real numbers, which torch.compile can fuse."""
-    length = u.shape[-1]
-    t = torch.arange(length, device=u.device)
+    """`fft` with the kernel summed up in real numbers, which torch.compile can fuse."""
+    t = torch.arange(u.shape[-1], device=u.device)
     angle, size = log_a[..., 1, None] * t, (log_a[..., 0, None] * t).exp()
     kernel = 2 * (size * (c[..., 0, None] * angle.cos() - c[..., 1, None] * angle.sin())).sum(1)
-    y = torch.fft.irfft(torch.fft.rfft(u.float(), 2 * length) * torch.fft.rfft(kernel, 2 * length), 2 * length)
-    return (y[..., :length] + d[:, None] * u).to(u.dtype)
+    return fft_conv(u, kernel, d)
 
 
 @cache

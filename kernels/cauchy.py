@@ -34,7 +34,7 @@ def cauchy(v: Tensor, z: Tensor, w: Tensor) -> Tensor:
         (R, H, L, 2).
     """
     z = z.detach()
-    if on_gpu(v) and v.dtype == torch.float32 and min(v.numel(), z.numel()) > 0:
+    if on_gpu(v, z) and v.dtype == torch.float32:
         from audiossm.kernels.gpu.cauchy import cauchy as on_the_gpu
 
         return on_the_gpu(v, z, w)

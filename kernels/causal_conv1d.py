@@ -40,7 +40,7 @@ def causal_conv1d(
         y (B, H, L) and the last W - 1 inputs (B, H, W - 1), both as x is.
     """
     state = first_state(x, weight.shape[-1] - 1, initial_state)
-    if on_gpu(x) and x.dtype != torch.float64 and min(x.numel(), state.numel()) > 0:
+    if on_gpu(x, state):
         from audiossm.kernels.gpu.causal_conv1d import causal_conv1d as on_the_gpu
 
         return on_the_gpu(x, weight.float(), None if bias is None else bias.float(), silu, state)

@@ -1,6 +1,6 @@
 """Which tensors the Triton kernels take: those on a GPU of the last years, where triton is installed.
 
-All others take plain torch.
+All others take plain torch: those on a CPU, and what is empty or float64.
 """
 
 import contextlib
@@ -30,9 +30,11 @@ def capable(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def on_gpu(x: Tensor) -> bool:
-    """Say whether the Triton kernels take a tensor."""
-    return (capable(x.device) if x.is_cuda else INTERPRETED) and installed()
+def on_gpu(*tensors: Tensor) -> bool:
+    """Say whether the Triton kernels take tensors of one device."""
+    if any(x.dtype == torch.float64 or x.numel() == 0 for x in tensors):
+        return False
+    return (capable(tensors[0].device) if tensors[0].is_cuda else INTERPRETED) and installed()
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:

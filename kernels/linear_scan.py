@@ -45,7 +45,7 @@ def linear_scan(a: Tensor, b: Tensor, state: Tensor | None = None) -> tuple[Tens
         raise ValueError(f"the state of {tuple(b.shape)} is to be {tuple(b.shape[:-1])}, not {tuple(first.shape)}")
     if b.numel() == 0:
         return b, first
-    if on_gpu(b) and b.dtype != torch.float64:
+    if on_gpu(b):
         from audiossm.kernels.gpu.linear_scan import linear_scan as on_the_gpu
 
         return on_the_gpu(a, b, first)

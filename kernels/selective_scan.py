@@ -80,7 +80,7 @@ def selective_scan(
         raise ValueError(f"the state is to be {(u.shape[0], *A.shape)}, not {tuple(h.shape)}")
     if u.numel() == 0 or A.shape[1] == 0:
         return finished(torch.zeros_like(u), u, D, z).to(u.dtype), h
-    if on_gpu(u) and u.dtype != torch.float64:
+    if on_gpu(u):
         from audiossm.kernels.gpu.selective_scan import selective_scan as on_the_gpu
 
         return on_the_gpu(u, delta, A, B, C, D, z, delta_bias, delta_softplus, h)[:2]

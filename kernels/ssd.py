@@ -82,7 +82,7 @@ def ssd(
             "they are (B, L, H, P), (B, L, H) and twice (B, L, G, N), H a multiple of G"
         )
     dt, state = step_size(dt, dt_bias, dt_softplus), first_state(x, B, initial_state)
-    if on_gpu(x) and x.dtype != torch.float64 and min(x.numel(), B.numel()) > 0 and B.shape[-1] <= LARGEST:
+    if on_gpu(x, B) and B.shape[-1] <= LARGEST:
         from audiossm.kernels.gpu.ssd import ssd as on_the_gpu
 
         y, state = on_the_gpu(x, dt, A.float(), B.to(x.dtype), C.to(x.dtype), None if D is None else D.float(), state)

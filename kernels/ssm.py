@@ -50,10 +50,10 @@ def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | Non
     Returns:
         y (B, H, L) and the state x_L (B, H, N, 2).
     """
-    if torch.compiler.is_exporting() or not (on_gpu(u) and u.numel()) or torch.float64 in (u.dtype, log_a.dtype):
+    if torch.compiler.is_exporting() or not on_gpu(u, log_a):
         y, x = _in_torch(u.to(log_a.dtype), log_a, c, d, zeros(u, log_a) if state is None else state)
     else:
-        y, x = _on_gpu(u, log_a, c, d, state)
+        y, x = _in_triton(u, log_a, c, d, state)
     return y.to(u.dtype), x if state is None else x.to(state.dtype)
 
 
@@ -62,7 +62,7 @@ def zeros(u: Tensor, log_a: Tensor) -> Tensor:
     return log_a.new_zeros(u.shape[0], *log_a.shape)
 
 
-def _on_gpu(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _in_triton(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run `ssm_conv` as Triton kernels, which hold a channel's modes on the chip: too many take several calls."""
     from audiossm.kernels.gpu.ssm_conv import MOST_MODES, ssm_conv
 
@@ -70,7 +70,7 @@ def _on_gpu(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | None
     if log_a.shape[1] <= MOST_MODES:
         return y, x
     others = None if state is None else state[:, :, MOST_MODES:]
-    z, x_others = _on_gpu(u, log_a[:, MOST_MODES:], c[:, MOST_MODES:], torch.zeros_like(d), others)
+    z, x_others = _in_triton(u, log_a[:, MOST_MODES:], c[:, MOST_MODES:], torch.zeros_like(d), others)
     return y + z, torch.cat((x, x_others), dim=2)
 
 

@@ -106,6 +106,17 @@ def run(capsys, monkeypatch):
     return run
 
 
+@pytest.fixture
+def one_thread():
+    """Let torch compute on one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 # The Triton kernels' tests, where there is no GPU
 
 INTERPRETED = pytest.StashKey[tuple]()

@@ -59,10 +59,15 @@ if INTERPRETED:
     guard_memory()
 
 
-def noise(*shape, dtype=torch.float32, seed=0):
-    """Random numbers, which require a gradient."""
+def exact_noise(*shape, seed=0):
+    """Random numbers in float64 on the CPU, which require a gradient."""
     generator = torch.Generator().manual_seed(seed + sum(shape))
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(DEVICE, dtype).requires_grad_()
+    return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def noise(*shape, dtype=torch.float32, seed=0):
+    """The same where kernels run."""
+    return exact_noise(*shape, seed=seed).detach().to(DEVICE, dtype).requires_grad_()
 
 
 def decays(*shape, slowest=-6.0, fastest=1.0):

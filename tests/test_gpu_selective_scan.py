@@ -3,16 +3,7 @@
 import pytest
 import torch
 
-from .kernel_checks import (
-    DEVICE,
-    GPU,
-    INTERPRETED,
-    agree,
-    kernel,
-    noise,
-    on_a_gpu,
-    results,
-)
+from .kernel_checks import DEVICE, GPU, INTERPRETED, agree, kernel, noise, on_a_gpu, results
 
 pytest.importorskip("triton", reason="triton is not installed here")
 

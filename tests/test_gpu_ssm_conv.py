@@ -3,15 +3,7 @@
 import pytest
 import torch
 
-from .kernel_checks import (
-    GPU,
-    agree,
-    decays,
-    kernel,
-    noise,
-    on_a_gpu,
-    results,
-)
+from .kernel_checks import GPU, agree, decays, kernel, noise, on_a_gpu, results
 
 pytest.importorskip("triton", reason="triton is not installed here")
 LONG = (16000, 16001, 100_003) if GPU else ()

@@ -19,18 +19,9 @@ from audiossm.kernels import (
 )
 from audiossm.kernels.fft_conv import smooth
 
+from .kernel_checks import exact_noise as noise
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def noise(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed + sum(shape))
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def agree(function, reference, inputs, tolerance=1e-9):

@@ -7,26 +7,16 @@ import torch
 from audiossm.kernels import channelwise, decay_scan, decay_scan_reference, pairs, ssm_conv, ssm_conv_reference
 from audiossm.kernels.ssm import FEW, LONGEST_CHUNK
 
+from .kernel_checks import exact_noise as noise
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTHS = (0, 1, 2, FEW, FEW + 1, LONGEST_CHUNK, LONGEST_CHUNK + 1, 100, 211, 300, 5 * LONGEST_CHUNK + 7)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
 def exporting(monkeypatch):
     """Let kernels write what an exported graph computes."""
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-
-
-def noise(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed + sum(shape))
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
 
 def decays(*shape):

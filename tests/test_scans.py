@@ -6,15 +6,10 @@ import torch
 from audiossm.kernels import linear_scan, linear_scan_reference, selective_scan, selective_scan_reference
 from audiossm.kernels.selective_scan import zero_state
 
+from .kernel_checks import exact_noise as noise
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTHS = (0, 1, 2, 3, 7, 64, 101)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -23,11 +18,6 @@ def small_blocks(monkeypatch):
     import sys
 
     monkeypatch.setattr(sys.modules["audiossm.kernels.selective_scan"], "BLOCK", 1)
-
-
-def noise(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed + sum(shape))
-    return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
 
 def scan_inputs(length, planes=1):

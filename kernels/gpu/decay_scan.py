@@ -17,14 +17,9 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
+from audiossm.kernels.gpu.complex import times
 
 WIDTH = 128  # channels a program
-
-
-@triton.jit
-def times(a_re, a_im, x_re, x_im):
-    """Complex product."""
-    return a_re * x_re - a_im * x_im, a_im * x_re + a_re * x_im
 
 
 @triton.jit

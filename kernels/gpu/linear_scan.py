@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
+from audiossm.kernels.gpu.complex import times
 
 CONFIGS = {"scan": {"T": 2048, "num_warps": 4}}
 ENOUGH = 1024  # programs that fill a GPU
@@ -40,12 +41,6 @@ def compose_complex(a_re, a_im, b_re, b_im, c_re, c_im, d_re, d_im):
     re, im = times(c_re, c_im, a_re, a_im)
     x_re, x_im = times(c_re, c_im, b_re, b_im)
     return re, im, x_re + d_re, x_im + d_im
-
-
-@triton.jit
-def times(a_re, a_im, x_re, x_im):
-    """Complex product."""
-    return a_re * x_re - a_im * x_im, a_im * x_re + a_re * x_im
 
 
 @triton.jit

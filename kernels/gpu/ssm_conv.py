@@ -31,20 +31,14 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
-from audiossm.kernels.gpu.configs import SSM_CONV as CONFIGS
-from audiossm.kernels.gpu.configs import SsmPlan, ssm_plan
+from audiossm.kernels.gpu.complex import times
+from audiossm.kernels.gpu.ssm_plan import CONFIGS, SsmPlan, ssm_plan
 
 CUT = tl.constexpr(1 + 0.7213 * 2**-11)  # 1 / the mean of what is left of a number: its first 11 of 24 digits
 MOST_MODES = 64  # a channel's that fit on the chip
 SIZES = ("batch", "channels", "modes", "segments", "span", "full", "tail")  # not worth a kernel of their own
 
 # Complex numbers and powers of a
-
-
-@triton.jit
-def times(a_re, a_im, x_re, x_im):
-    """Complex product."""
-    return a_re * x_re - a_im * x_im, a_im * x_re + a_re * x_im
 
 
 @triton.jit

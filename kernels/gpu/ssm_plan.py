@@ -1,7 +1,7 @@
-"""Block sizes of the kernels, from fixed tables: the same input is cut the same way each time, so gives the same bits.
+"""How `ssm_conv` cuts its sequences, from a fixed table: the same input is cut the same way, so gives the same bits.
 
-`python -m audiossm.kernels.bench OP --tune` measures what would be faster; nothing is timed when a model runs. These
-were chosen from registers and shared memory on Hopper and are not measured yet.
+`python -m audiossm.kernels.bench ssm_conv --tune` measures what would be faster; nothing is timed when a model
+runs. These were chosen from registers and shared memory on Hopper and are not measured yet.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 SMS = 132  # multiprocessors of a GPU where there is none to ask: in the interpreter
 
 # A program's rows at a time and samples a chunk, its warps, and chunks on their way at a time; "short": of 2 bytes.
-SSM_CONV = {
+CONFIGS = {
     "outputs": {"rows": 16, "chunk": 64, "warps": 4, "stages": 4},
     "outputs short": {"rows": 16, "chunk": 64, "warps": 4, "stages": 5},
     "parameters": {"rows": 16, "chunk": 64, "warps": 4, "stages": 4},
@@ -42,7 +42,7 @@ def ssm_plan(v: Tensor, modes: int, what: str) -> SsmPlan:
     Segments let more programs, or fuller ones, work at a time; but their ends need a pass of their own.
     """
     batch, channels, length = v.shape
-    tile = dict(SSM_CONV[what if v.element_size() > 2 else f"{what} short"])
+    tile = dict(CONFIGS[what if v.element_size() > 2 else f"{what} short"])
     if modes > 32:  # twice the matrices to keep, over twice the threads
         tile["warps"] = 8
     full, tail = divmod(length, tile["chunk"])
