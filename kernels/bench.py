@@ -158,6 +158,7 @@ def measure(case: Case, device: torch.device, clock: Clock, rate: float) -> dict
             left_out[name] = " ".join(f"{type(problem).__name__}: {problem}".split())[:160]
         if device.type == "cuda":
             torch.cuda.empty_cache()
+    torch.compiler.reset()  # or the compiler gives up on the next shapes
     return {
         "op": case.op,
         "shape": case.shape,
@@ -284,6 +285,19 @@ def tune(case: Case, device: torch.device, clock: Clock) -> None:
             module.CONFIGS[kernel].update(min(found, key=lambda line: line[0])[2])
 
 
+def print_kernels(case: Case, device: torch.device, calls: int = 5) -> None:
+    """Print the mean milliseconds that each GPU kernel of forward and backward takes a call."""
+    _, both = runs(case.function, case.inputs(device))
+    both()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(calls):
+            both()
+        torch.cuda.synchronize()
+    for event in sorted(profile.key_averages(), key=lambda event: -event.device_time_total):
+        took = event.device_time_total / calls / 1e3
+        print(f"{case.op} {case.shape} {case.dtype}: {took:.3f} ms, {event.count / calls:g} of {event.key[:80]}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for and print it."""
     parser = argparse.ArgumentParser(
@@ -292,12 +306,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Example: python -m audiossm.kernels.bench ssd causal_conv1d --json",
     )
     parser.add_argument("ops", nargs="*", metavar="OP", help=f"operations: {', '.join(OPS)} (default: all)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line: the machine, then each case")
     parser.add_argument("--tf32", action="store_true", help="let products of float32 matrices be TF32's")
     parser.add_argument("--graph", action="store_true", help="time replays of CUDA graphs, without Python's share")
     parser.add_argument("--alone", action="store_true", help="leave out torch's forms and the peers")
     parser.add_argument("--first", action="store_true", help="only the first case of each operation")
     parser.add_argument("--tune", action="store_true", help="time the block sizes of each kernel instead")
+    parser.add_argument("--kernels", action="store_true", help="time each GPU kernel that a call launches instead")
     asked = parser.parse_args(arguments)
     unknown = sorted(set(asked.ops) - set(OPS))
     if unknown:
@@ -312,20 +327,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = cases(asked.ops or OPS)
     if asked.first:
         chosen = list({case.op: case for case in reversed(chosen)}.values())[::-1]
+    if asked.json and not (asked.tune or asked.kernels):
+        print(json.dumps(machine(rate)), flush=True)
     lines = []
     for case in chosen:
         if asked.tune:
             tune(case, device, clock)
             continue
+        if asked.kernels:
+            print_kernels(case, device)
+            continue
         if asked.alone:
             case.forms.clear()
             case.peers.clear()
         lines.append(measure(case, device, clock, rate))
+        if asked.json:
+            print(json.dumps(lines[-1]), flush=True)
         print(f"measured {case.op} {case.shape} {case.dtype}", file=sys.stderr)
         torch.cuda.empty_cache()
-    if asked.json:
-        print(json.dumps({**machine(rate), "cases": lines}, indent=1))
-    elif not asked.tune:
+    if lines and not asked.json:
         print_table(machine(rate), lines)
     return 0
 

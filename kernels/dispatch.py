@@ -4,7 +4,7 @@ All others take plain torch: those on a CPU, and what is empty or float64.
 """
 
 import contextlib
-import importlib
+import importlib.util
 import os
 from functools import cache
 
@@ -12,16 +12,7 @@ import torch
 from torch import Tensor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # triton's own switch: kernels run on the CPU, for tests
-
-
-@cache
-def installed() -> bool:
-    """Say whether triton can be imported; it is asked for only where there is a GPU, for it takes a while."""
-    try:
-        importlib.import_module("triton")
-    except ImportError:
-        return False
-    return True
+INSTALLED = importlib.util.find_spec("triton") is not None  # asked once: torch.compile cannot trace an import
 
 
 @cache
@@ -34,7 +25,7 @@ def on_gpu(*tensors: Tensor) -> bool:
     """Say whether the Triton kernels take tensors of one device."""
     if any(x.dtype == torch.float64 or x.numel() == 0 for x in tensors):
         return False
-    return (capable(tensors[0].device) if tensors[0].is_cuda else INTERPRETED) and installed()
+    return (capable(tensors[0].device) if tensors[0].is_cuda else INTERPRETED) and INSTALLED
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:

@@ -77,6 +77,17 @@ def decays(*shape, slowest=-6.0, fastest=1.0):
     return pair.to(DEVICE, torch.float32).requires_grad_()
 
 
+def rounding(length):
+    """What results of float32 may differ by: rounding adds up in slow modes, as the root of the steps."""
+    return 1e-5 * max(1, length / 4000) ** 0.5
+
+
+def cuts(length, pieces):
+    """Random lengths of pieces that make up a whole."""
+    at = torch.randint(1, length, (pieces - 1,), generator=torch.Generator().manual_seed(0)).sort().values
+    return torch.diff(at, prepend=at.new_tensor([0]), append=at.new_tensor([length])).tolist()
+
+
 def error(found, expected):
     """Relative L2 of a result against one of float64."""
     assert found.shape == expected.shape
