@@ -68,11 +68,6 @@ def compiled() -> Any:
     return torch.compile(real_fft, dynamic=False)
 
 
-def copied(u: Tensor, *parameters: Tensor) -> Tensor:
-    """Ours with samples side by side: copies before and after."""
-    return outputs(u.contiguous(), *parameters).transpose(1, 2).contiguous().transpose(1, 2)
-
-
 def case(shape: tuple[int, ...], dtype: torch.dtype, turned: bool = False) -> Case:
     """Return the line of a shape; `turned` with channels side by side, as layers hold them."""
     batch, channels, states, length = shape
@@ -89,7 +84,7 @@ def case(shape: tuple[int, ...], dtype: torch.dtype, turned: bool = False) -> Ca
         bytes_both=(forward + 3 * samples) * dtype.itemsize,
         flops_forward=2.0 * samples * (chunk + 2 * states),
         flops_both=2.0 * samples * (3 * chunk + 8 * states),
-        forms={"copied": copied} if turned else forms,
+        forms=forms,
     )
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from audiossm.kernels.dispatch import exporting
+
 
 def channelwise(matrix: Tensor, z: Tensor) -> Tensor:
     """Return y[o, h] = sum_i matrix[o, i, h] z[i, h].
@@ -18,7 +20,7 @@ def channelwise(matrix: Tensor, z: Tensor) -> Tensor:
     Returns:
         (B, O, H).
     """
-    if not torch.compiler.is_exporting():
+    if not exporting():
         return torch.einsum("oih,bih->boh", matrix, z)
     rows, inputs, channels = matrix.shape
     if inputs == 1:

@@ -28,6 +28,11 @@ def on_gpu(*tensors: Tensor) -> bool:
     return (capable(tensors[0].device) if tensors[0].is_cuda else INTERPRETED) and INSTALLED
 
 
+def exporting() -> bool:
+    """Say whether `torch.export` traces this call; torch's own `is_exporting` says so under `torch.compile` too."""
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+
+
 def on_device(x: Tensor) -> contextlib.AbstractContextManager:
     """Make the GPU that holds x the one on which kernels are launched."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audiossm.kernels import pairs
 from audiossm.kernels.channelwise import channelwise
-from audiossm.kernels.dispatch import on_gpu
+from audiossm.kernels.dispatch import exporting, on_gpu
 
 FEW = 4  # up to this length a graph gets one matrix a channel, of the square of it
 
@@ -38,7 +38,7 @@ def decay_scan(log_a: Tensor, b: Tensor, state: Tensor) -> Tensor:
     """
     if b.shape[1] == 0:
         return b
-    if torch.compiler.is_exporting():
+    if exporting():
         return _few_steps(log_a, b, state) if b.shape[1] <= FEW else _double_planes(log_a, b, state)
     if on_gpu(b):
         from audiossm.kernels.gpu.decay_scan import decay_scan as on_the_gpu

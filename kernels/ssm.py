@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from audiossm.kernels import pairs
 from audiossm.kernels.channelwise import channelwise
-from audiossm.kernels.dispatch import on_gpu
+from audiossm.kernels.dispatch import exporting, on_gpu
 from audiossm.kernels.scan import decay_scan
 
 FEW = 8  # up to this length, a live frame, channels stay last and nothing is transposed
@@ -41,7 +41,7 @@ def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | Non
     few samples, a frame of an exported model, is one block. On a GPU one kernel does all of it.
 
     Args:
-        u: (B, H, L) inputs, in any memory layout, which the outputs share; float32, bfloat16 or float16 on a GPU.
+        u: (B, H, L) inputs, in any memory layout; float32, bfloat16 or float16 on a GPU.
         log_a: (H, N, 2) logarithm of the decay a; Re < 0.
         c: (H, N, 2) output weights, input step folded in.
         d: (H,) skip.
@@ -50,7 +50,7 @@ def ssm_conv(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | Non
     Returns:
         y (B, H, L) and the state x_L (B, H, N, 2).
     """
-    if torch.compiler.is_exporting() or not on_gpu(u, log_a):
+    if exporting() or not on_gpu(u, log_a):
         y, x = _in_torch(u.to(log_a.dtype), log_a, c, d, zeros(u, log_a) if state is None else state)
     else:
         y, x = _in_triton(u, log_a, c, d, state)

@@ -10,10 +10,10 @@ pytest.importorskip("triton", reason="triton is not installed here")
 
 @pytest.fixture(params=("highest", "high") if GPU else ("highest",))
 def tolerance(request):
-    """The switch for TF32 products, and what float32 results may differ by."""
+    """The switch for TF32 products, and what results may differ by: they cut each operand, by 0.04 % in the mean."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(request.param)
-    yield {"highest": 1e-5, "high": 1e-3}[request.param]
+    yield {"highest": 1e-5, "high": 2e-3}[request.param]
     torch.set_float32_matmul_precision(before)
 
 

@@ -19,6 +19,19 @@ def exporting(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
 
 
+def test_what_is_compiled_is_not_exported():
+    """torch says that it exports while it compiles: kernels would be lost."""
+    from audiossm.kernels.dispatch import exporting
+
+    class Asked(torch.nn.Module):
+        def forward(self, x):
+            return x + exporting()
+
+    zero = torch.zeros(1)
+    assert torch.compile(Asked(), backend="eager", fullgraph=True)(zero) == 0
+    assert torch.export.export(Asked(), (zero,)).module()(zero) == 1
+
+
 def decays(*shape):
     """log a (..., 2) of slow and fast modes: time constants from 3 to 3000 steps, any frequency."""
     spread = torch.linspace(0, 1, int(np.prod(shape)), dtype=torch.float64).reshape(shape)

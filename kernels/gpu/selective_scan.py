@@ -45,9 +45,9 @@ LN2 = tl.constexpr(0.6931471805599453)
 # bounds a thread's registers, so that more programs fit on a multiprocessor.
 CONFIGS: dict[str, dict[str, int]] = {
     "chunks": {"Q": 128},
-    "ends": {"S": 8, "R": 2, "W": 8, "maxnreg": 128},
-    "outputs": {"S": 8, "R": 2, "W": 8, "maxnreg": 128},
-    "gradients": {"S": 8, "R": 2, "W": 8, "maxnreg": 255, "BLOCKS": 4},
+    "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
+    "outputs": {"S": 8, "R": 1, "W": 16, "maxnreg": 128},
+    "gradients": {"S": 8, "R": 2, "W": 8, "maxnreg": 255, "BLOCKS": 1},
 }
 ENOUGH = 4096  # programs that fill a GPU
 MOST = 1024  # chunks: `carry` walks them one after another
@@ -64,7 +64,7 @@ def candidates() -> dict[str, list[dict[str, int]]]:
         "chunks": [{"Q": q} for q in (64, 128, 256)],
         "ends": small,
         "outputs": small,
-        "gradients": large + [{"BLOCKS": blocks} for blocks in (1, 2, 8)],
+        "gradients": large + [{"BLOCKS": blocks} for blocks in (2, 4)],
     }
 
 

