@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # triton's own switch: kernels run on the CPU, for tests
-INSTALLED = importlib.util.find_spec("triton") is not None  # asked once: torch.compile cannot trace an import
+INSTALLED = False
+with contextlib.suppress(ImportError):  # asked once, here: torch.compile cannot trace it
+    INSTALLED = importlib.util.find_spec("triton") is not None
 
 
 @cache

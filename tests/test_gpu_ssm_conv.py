@@ -82,7 +82,6 @@ def test_any_memory_layout(dtype, products):
     tolerance = TOLERANCE[products] if dtype == torch.float32 else 1e-2
     u, *rest = inputs(140, channels=4, dtype=dtype)
     last = u.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
-    assert ours(last, *rest)[0].stride() == last.stride()
     agree(ours, definition, (last, *rest), tolerance)
     part = noise(2, 5, 300, dtype=dtype).detach()[:, 1:, 7:287:2].requires_grad_()
     agree(ours, definition, (part, *rest), tolerance)

@@ -70,7 +70,7 @@ def file(run_folder, tmp_path_factory):
 
 @pytest.mark.parametrize("rate", (*RATES, 4025))
 def test_a_feature_is_the_mean_over_its_frame(rate):
-    encoder = WaveformEncoder(3, 0, 2, 0.0, 16000, 50).eval()  # no layers: the samples themselves
+    encoder = WaveformEncoder("s4d", 3, 0, 2, 0.0, 16000, 50).eval()  # no layers: the samples themselves
     audio = torch.randn(2, round(0.31 * rate), 1)
     heard = encoder.widen(encoder.norm(audio)).detach().numpy()
     begins = [-(-j * rate // 50) for j in range(audio.shape[1] * 50 // rate + 1)]

@@ -1,5 +1,7 @@
 """`audiossm train`: a data folder becomes a model."""
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -7,11 +9,24 @@ import typer
 
 from audiossm.cli.app import app
 
-train = typer.Typer(no_args_is_help=True, help="Train a model on a data folder (needs audiossm[train]).")
+
+def mixers() -> str:
+    """Say when to take which mixer: what their files say, read without torch, which help has to do without."""
+    package = find_spec("audiossm.mixers")
+    assert package is not None and package.submodule_search_locations
+    files = sorted(Path(package.submodule_search_locations[0]).glob("*.py"))
+    said = {file.stem: re.search(r'^    when = "(.+)"$', file.read_text(), re.MULTILINE) for file in files}
+    lines = [f"- **{name.replace('_', '-')}**: {when[1]}" for name, when in said.items() if when]
+    return "\n".join(["Mixers (`--mixer`), and when to take which:", "", *lines])
+
+
+train = typer.Typer(
+    no_args_is_help=True, help="Train a model on a data folder (needs audiossm[train]).", epilog=mixers()
+)
 app.add_typer(train, name="train")
 
 
-@train.command()
+@train.command(epilog=mixers())
 def keywords(
     data: Annotated[Path, typer.Option(help="A folder per word (Speech Commands' layout), or manifest.csv.")],
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
@@ -30,8 +45,13 @@ def keywords(
     balance: Annotated[
         float | None, typer.Option(min=0, max=1, help="Hear rare classes more often: 0 as they are, 1 all equally.")
     ] = None,
+    stream_share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the steps that hear streams: words with pauses, in noise."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Channels of the S4D stack (d_model).")] = None,
+    mixer: Annotated[str | None, typer.Option(help="What mixes time in a layer: see below.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Channels of the stack (d_model).")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the stack.")] = None,
     d_state: Annotated[int | None, typer.Option(min=2, help="Real state dimensions a channel (N).")] = None,
     channels: Annotated[int | None, typer.Option(min=1, help="Channels of the filterbank.")] = None,
@@ -95,9 +115,18 @@ def keywords(
     from audiossm.training.extend import SHORT
     from audiossm.training.recipes import load_recipe
 
-    sizes = {"rate": rate, "channels": channels, "modes": modes, "d_model": width, "layers": layers, "d_state": d_state}
+    sizes = {
+        "mixer": mixer,
+        "rate": rate,
+        "channels": channels,
+        "modes": modes,
+        "d_model": width,
+        "layers": layers,
+        "d_state": d_state,
+    }
     imitation = {"teacher_weight": teacher_weight, "temperature": temperature}
-    settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "seed": seed, **imitation}
+    settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "stream_share": stream_share}
+    settings |= {"seed": seed, **imitation}
     if (extend is None) != (base is None):
         raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
     if not teacher and any(value is not None for value in imitation.values()):

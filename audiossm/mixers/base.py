@@ -20,10 +20,12 @@ class Mixer(nn.Module):
     Attributes:
         streamable: False for a module that needs the future (a bidirectional one); export refuses it.
         any_rate: whether `rate`, the rate in Hz of the module's own input, may differ from the native one.
+        when: when to take it, a sentence for `audiossm train --help`; empty for what is not a layer to choose.
     """
 
     streamable = True
     any_rate = False
+    when = ""
 
     def initial_state(self, batch: int) -> State:
         """Return the zero state for `batch` sequences."""

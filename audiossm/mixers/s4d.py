@@ -24,6 +24,8 @@ class S4D(Mixer):
         lr: learning rate of the step and of A.
     """
 
+    when = "the default: the cheapest a frame, the fastest to train, and it may change its rate"
+
     def __init__(
         self,
         d_model: int,

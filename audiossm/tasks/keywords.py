@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from audiossm.backbones import Block, ChannelNorm, DownPool, Stack
-from audiossm.mixers import S4D, Filterbank
+from audiossm.mixers import Filterbank
 from audiossm.mixers.base import Mixer, State, part, whole
+from audiossm.mixers.catalog import build_mixer, find_mixer
 from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks.pooling import FadingMean
 from audiossm.tasks.waveform import WaveformEncoder
@@ -24,7 +25,8 @@ class KeywordConfig:
         rate: native rate in Hz, that of the training clips.
         encoder: "filterbank", or "waveform": all layers at the sample rate, the literature's classifier.
         channels, modes, readouts: size of the filterbank.
-        d_model, layers, d_state: width, depth and real state dimensions a channel of the S4D stack.
+        mixer: what mixes time in the stack's layers, a name of `audiossm.mixers.catalog`.
+        d_model, layers, d_state: width, depth, and real state dimensions a channel where the mixer has them.
         dropout: share of channels left out in training.
         memory: time constant of the pooling at the start, in seconds.
     """
@@ -35,6 +37,7 @@ class KeywordConfig:
     channels: int = 56
     modes: int = 3
     readouts: int = 2
+    mixer: str = "s4d"
     d_model: int = 128
     layers: int = 5
     d_state: int = 8
@@ -42,9 +45,10 @@ class KeywordConfig:
     memory: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an unknown encoder, or a rate at which a step of 20 ms is no whole number of samples."""
+        """Raise ValueError for an unknown encoder or mixer, or a rate at which 20 ms is no whole number of samples."""
         if self.encoder not in ("filterbank", "waveform"):
             raise ValueError(f"encoder must be 'filterbank' or 'waveform', not {self.encoder!r}")
+        find_mixer(self.mixer)
         if self.rate < 4000 or self.rate % 50:
             raise ValueError(f"rate, the native one, must be a multiple of 50 Hz from 4000, not {self.rate}")
 
@@ -52,7 +56,7 @@ class KeywordConfig:
 class KeywordModel(Mixer):
     """Encoder, fading mean and a linear layer: audio (B, L, 1) to logits (B, T, classes) at each step of 20 ms.
 
-    The filterbank answers on a clock of 5 ms and four of its ticks are a step of an S4D stack behind it, so that the
+    The filterbank answers on a clock of 5 ms and four of its ticks are a step of the stack behind it, so that the
     same weights hear every sampling rate. The waveform's encoder has the stack in itself, at the sample rate.
     """
 
@@ -65,7 +69,13 @@ class KeywordModel(Mixer):
         self.stages: tuple[str, ...]  # what follows the norm, by name
         if config.encoder == "waveform":
             self.encoder = WaveformEncoder(
-                config.d_model, config.layers, config.d_state, config.dropout, config.rate, STEPS_PER_SECOND
+                config.mixer,
+                config.d_model,
+                config.layers,
+                config.d_state,
+                config.dropout,
+                config.rate,
+                STEPS_PER_SECOND,
             )
             self.norm = ChannelNorm(config.d_model)
             self.stages = ("pool",)
@@ -75,7 +85,7 @@ class KeywordModel(Mixer):
             self.widen = DownPool(config.channels, config.d_model, STEP_TICKS)
             self.backbone = Stack(
                 Block(
-                    S4D(config.d_model, config.d_state, dt_min=0.016, dt_max=0.25),
+                    build_mixer(config.mixer, config.d_model, d_state=config.d_state, dt_min=0.016, dt_max=0.25),
                     config.d_model,
                     config.dropout,
                 )

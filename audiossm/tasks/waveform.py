@@ -1,4 +1,4 @@
-"""The literature's classifier up to its pooling: S4D layers at the sample rate, on the raw waveform.
+"""The literature's classifier up to its pooling: S4D layers, or their like, at the sample rate, on the raw waveform.
 
 S4D (Gu, Gupta, Goel and Ré 2022, arXiv 2206.11893), as trained on Speech Commands: audio normalised, one linear layer,
 blocks with BatchNorm before and GELU and GLU behind each S4D-Lin, whose step scales by the rate. There the layers hear
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.backbones import Block, ChannelNorm, Stack
-from audiossm.mixers import S4D
 from audiossm.mixers.base import Mixer, State, part, whole
+from audiossm.mixers.catalog import build_mixer
 from audiossm.mixers.filterbank import clock_rate
 
 SSM_LR = 0.002  # for 64 clips a step, which is the paper's 0.001 for its 16
@@ -27,6 +27,7 @@ class WaveformEncoder(Mixer):
     two of them counts in the earlier one, which waits for it.
 
     Args:
+        mixer: name of the layers' mixer, one that may change its rate.
         d_model, layers, d_state: H, the number of layers, and N real state dimensions a channel.
         dropout: share of channels left out in training.
         native_rate: rate in Hz of the input when none is given, at which the steps are meant.
@@ -36,15 +37,23 @@ class WaveformEncoder(Mixer):
     any_rate = True
 
     def __init__(
-        self, d_model: int, layers: int, d_state: int, dropout: float, native_rate: int, frames_per_second: int
+        self,
+        mixer: str,
+        d_model: int,
+        layers: int,
+        d_state: int,
+        dropout: float,
+        native_rate: int,
+        frames_per_second: int,
     ):
         super().__init__()
         self.native_rate, self.frames_per_second = native_rate, frames_per_second
         self.norm = ChannelNorm(1)
         self.widen = nn.Linear(1, d_model)
-        self.stack = Stack(
-            Block(S4D(d_model, d_state, native_rate=native_rate, lr=SSM_LR), d_model, dropout) for _ in range(layers)
-        )
+        sizes = {"d_state": d_state, "native_rate": native_rate, "lr": SSM_LR}
+        self.stack = Stack(Block(build_mixer(mixer, d_model, **sizes), d_model, dropout) for _ in range(layers))
+        if not self.stack.any_rate:
+            raise ValueError(f"mixer {mixer!r} cannot change its rate, which the raw waveform needs: leave it to s4d")
 
     def initial_state(self, batch: int, rate: int | None = None) -> State:
         """Return the empty state: the stack's, the sum over a frame that has begun, and the clock.

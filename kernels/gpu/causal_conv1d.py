@@ -15,20 +15,20 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
+from audiossm.kernels.gpu.linear_scan import along_time
 
 # BH channels and BL steps a program, where neighbours in memory are steps or are channels.
 CONFIGS: dict[str, dict[str, int]] = {
     "steps": {"BH": 1, "BL": 1024, "num_warps": 4},
     "channels": {"BH": 64, "BL": 32, "num_warps": 8},
-    "steps_backward": {"BH": 1, "BL": 1024, "num_warps": 4},
-    "channels_backward": {"BH": 64, "BL": 32, "num_warps": 8},
+    "backward": {"BH": 1, "BL": 1024, "num_warps": 4},
 }
 
 
 def candidates() -> dict[str, list[dict[str, int]]]:
     """Return what `python -m audiossm.kernels.bench causal_conv1d --tune` times."""
     steps = [{"BL": n, "num_warps": w} for n in (256, 512, 1024, 2048) for w in (1, 2, 4, 8)]
-    return {"steps": steps, "steps_backward": steps}
+    return {"steps": steps, "backward": steps}
 
 
 @triton.jit
@@ -130,8 +130,7 @@ UNALIGNED = ["x", "y", "g", "x_grad"]
 KERNELS = {
     "steps": triton.jit(convolve, do_not_specialize_on_alignment=UNALIGNED),
     "channels": triton.jit(convolve),
-    "steps_backward": triton.jit(convolve_backward, do_not_specialize_on_alignment=UNALIGNED),
-    "channels_backward": triton.jit(convolve_backward),
+    "backward": triton.jit(convolve_backward, do_not_specialize_on_alignment=UNALIGNED),
 }
 
 
@@ -165,15 +164,18 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, st
 def causal_conv1d_backward(
     x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: Tensor, g: Tensor, last: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of x, weight, bias and state, given those of y and of the state behind x."""
+    """Return the gradients of x, weight, bias and state, given those of y and of the state behind x.
+
+    With channels side by side a program would walk long tiles of them, and take four times as long as the copies here.
+    """
     (batch, channels, length), (_, width), weight = x.shape, weight.shape, weight.contiguous()
-    kernel = layout(x)
-    config = CONFIGS[kernel + "_backward"]
+    x, g = along_time(x), along_time(g)
+    config = CONFIGS["backward"]
     tiles = triton.cdiv(length, config["BL"]) + 1
-    x_grad, state_grad = torch.empty_like(x), torch.empty_like(state, memory_format=torch.contiguous_format)
+    x_grad, state_grad = x.new_empty(x.shape), torch.empty_like(state, memory_format=torch.contiguous_format)
     parts = weight.new_empty(batch, tiles, channels, width + 1)
     with on_device(x):
-        KERNELS[kernel + "_backward"][tiles * triton.cdiv(channels, config["BH"]), batch](
+        KERNELS["backward"][tiles * triton.cdiv(channels, config["BH"]), batch](
             x, weight, weight if bias is None else bias, state.contiguous(), g, last.contiguous(), x_grad, state_grad,
             parts, length, channels, *x.stride(), *g.stride(), *x_grad.stride(),
             W=width, BIAS=bias is not None, SILU=silu, **config,
@@ -192,7 +194,7 @@ def _(
     x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: Tensor, g: Tensor, last: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     of_state = torch.empty_like(state, memory_format=torch.contiguous_format)
-    return torch.empty_like(x), torch.empty_like(weight), weight.new_empty(weight.shape[0]), of_state
+    return x.new_empty(x.shape), torch.empty_like(weight), weight.new_empty(weight.shape[0]), of_state
 
 
 def remember(ctx, inputs: tuple, output: tuple) -> None:
