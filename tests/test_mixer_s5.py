@@ -160,3 +160,9 @@ def test_a_rate_is_refused_where_there_is_none():
     assert not S5(3).any_rate and S5(3, native_rate=8000).any_rate
     with pytest.raises(ValueError, match="S5 has no sampling rate"):
         S5(3)(torch.zeros(1, 5, 3), rate=16000)
+
+
+@pytest.mark.parametrize("rate", (0, -8000))
+def test_a_rate_that_is_none_is_refused(rate):
+    with pytest.raises(ValueError, match=f"above 0 Hz, not {rate}"):
+        S5(3, native_rate=16000)(torch.zeros(1, 5, 3), rate=rate)

@@ -1,5 +1,7 @@
 """GRU: the gated recurrent unit (Cho et al. 2014, arXiv 1406.1078), in torch's form."""
 
+from typing import ClassVar
+
 from torch import nn
 
 from audiossm.mixers.recurrent import Recurrent
@@ -12,4 +14,4 @@ class GRU(Recurrent):
     layer = nn.GRU
     parts = ("h",)
     gates = (1, 0, 2)  # update, reset, new
-    options = {"linear_before_reset": 1}  # torch's form: the reset gate acts on the hidden product
+    options: ClassVar = {"linear_before_reset": 1}  # torch's form: the reset gate acts on the hidden product

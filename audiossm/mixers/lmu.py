@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiossm.mixers.base import Mixer, State
+from audiossm.mixers.clock import step_at
 
 WINDOW = 64.0  # steps that a window holds if nothing is said
 CHUNK = 32  # steps: a chunk costs Q² N products a window, and N² Q to lead its first state to its end
@@ -28,7 +29,7 @@ class LMU(Mixer):
         d_model: H.
         d_state: N, coefficients a window. It resolves frequencies up to about N / (4 θ).
         d_input: G, windows. 8 of 32 coefficients are as large a memory as the 256 of Voelker et al.'s psMNIST.
-        theta: θ, the windows' length: in seconds where native_rate is given, else in steps of the input. None: 64 steps.
+        theta: θ, the windows' length: in seconds where native_rate is given, else in steps. None: 64 steps.
         native_rate: rate in Hz of the input when none is given; None: it has no rate.
     """
 
@@ -62,9 +63,8 @@ class LMU(Mixer):
         """Return Ā (N, N) and B̄ (N,) in float64 for a step at `rate` Hz."""
         if self.native_rate is None:
             self.refuse_rate(rate)
-        if rate is None or self.native_rate is None or rate == self.native_rate:
-            return kept(self.held)
-        return hold(self.d_state, self.theta * rate / self.native_rate, self.held.device)
+        step = step_at(rate, self.native_rate)
+        return kept(self.held) if step == 1 else hold(self.d_state, self.theta / step, self.held.device)
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, H) to y (B, L, H)."""

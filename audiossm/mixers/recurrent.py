@@ -1,6 +1,7 @@
 """Torch's own recurrent layers as mixers: what GRU and LSTM have in common."""
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Recurrent(Mixer):
         options: attributes of ONNX's operator.
     """
 
-    layer: ClassVar[type[nn.RNNBase]]
+    layer: ClassVar[Callable[..., nn.RNNBase]]
     parts: ClassVar[tuple[str, ...]]
     gates: ClassVar[tuple[int, ...]]
     options: ClassVar[dict[str, int]] = {}
@@ -31,7 +32,7 @@ class Recurrent(Mixer):
         super().__init__()
         if d_model < 1:
             raise ValueError(f"d_model is a number of channels, at least 1, not {d_model}")
-        self.cell = self.layer(d_model, d_model, batch_first=True)
+        self.cell: Any = self.layer(d_model, d_model, batch_first=True)
 
     def initial_state(self, batch: int) -> State:
         """Return zeros (batch, H) for each part."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from audiossm.kernels import decay_scan, pairs
 from audiossm.mixers.base import Mixer, State, slow
+from audiossm.mixers.clock import step_at
 from audiossm.mixers.discretise import zero_order_hold
 
 
@@ -65,11 +66,9 @@ class S5(Mixer):
 
     def discrete(self, rate: int | None = None) -> tuple[Tensor, Tensor]:
         """Return log Λ̄ (N/2, 2) and B̄ (N/2, H, 2) by zero-order hold, with the step dt · native_rate / rate."""
-        dt = self.log_dt.exp()
         if self.native_rate is None:
             self.refuse_rate(rate)
-        elif rate is not None:
-            dt = dt * (self.native_rate / rate)
+        dt = self.log_dt.exp() * step_at(rate, self.native_rate)
         a = pairs.pair(-self.log_decay.exp(), self.frequency)
         log_a, gain = zero_order_hold(a, dt.unsqueeze(1))
         return log_a, pairs.mul(gain.unsqueeze(1), self.b)

@@ -38,7 +38,7 @@ class TCN(Mixer):
 
     def initial_state(self, batch: int) -> State:
         """Return the last (taps - 1) · dilation inputs of each layer, by its position: {"0": (batch, H, past)}."""
-        zeros = self.pointwise[0].weight.new_zeros
+        zeros = next(self.parameters()).new_zeros
         return {str(i): zeros(batch, self.d_model, past) for i, past in enumerate(self.past)}
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
