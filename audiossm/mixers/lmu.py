@@ -11,6 +11,8 @@ here and f_2 a ReLU), so that all of time is trained at once. A and B are not tr
 Glossary: B batch, L length, H channels, G windows (inputs of the memory), N coefficients a window, Q chunk, K chunks.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +32,7 @@ class LMU(Mixer):
         d_state: N, coefficients a window. It resolves frequencies up to about N / (4 θ).
         d_input: G, windows. 8 of 32 coefficients are as large a memory as the 256 of Voelker et al.'s psMNIST.
         theta: θ, the windows' length: in seconds where native_rate is given, else in steps. None: 64 steps.
-        native_rate: rate in Hz of the input when none is given; None: it has no rate.
+        native_rate: steps a second of the input when no rate is given; None: it has no rate.
     """
 
     when = "A window of a known length, all of it remembered alike; what lies before is forgotten. Trains in parallel."
@@ -100,8 +102,23 @@ def hold(n: int, theta: float, device: torch.device | None = None) -> tuple[Tens
     """
     a, b = delay_network(n, device)
     both = F.pad(torch.cat((a, b.unsqueeze(1)), dim=1) / theta, (0, 0, 0, 1))
-    both = torch.linalg.matrix_exp(both)
+    both = exponential(both, size=n * n / theta)  # every column sums up to n² / θ
     return both[:n, :n], both[:n, n]
+
+
+def exponential(a: Tensor, size: float) -> Tensor:
+    """Return e^a of a float64 matrix of a known 1-norm, as (e^(a / 2^s))^(2^s) with Taylor's series inside.
+
+    torch's own has to look at the norm first, which a CUDA graph cannot.
+    """
+    squarings = max(0, math.ceil(math.log2(2 * size)))  # to a norm of 1/2, of which 15 terms are float64's precision
+    one = torch.eye(len(a), dtype=a.dtype, device=a.device)
+    part, power = a / 2**squarings, one
+    for k in range(15, 0, -1):
+        power = one + part @ power / k
+    for _ in range(squarings):
+        power = power @ power
+    return power
 
 
 def keep(decay: Tensor, gain: Tensor) -> Tensor:

@@ -57,7 +57,8 @@ class LMUCell(Mixer):
         if exporting() and u.shape[1] > FEW:
             raise ValueError(f"an LMUCell runs step by step: a file holds at most {FEW} a frame, not {u.shape[1]}")
         decay, gain = kept(self.held)
-        change, gain = (decay - torch.eye(len(decay)).to(decay)).mT.to(u), gain.to(u)
+        one = torch.eye(len(decay), dtype=decay.dtype, device=decay.device)
+        change, gain = (decay - one).mT.to(u), gain.to(u)
         h, m, out = state["h"], state["m"], []
         for heard in self.from_input(u).unbind(1):
             seen = heard + self.from_hidden(h)  # (B, G + H)

@@ -82,7 +82,7 @@ class S5(Mixer):
         x = decay_scan(log_a, added.unflatten(2, (2, -1)), first)
         re, im = self.c.unbind(-1)
         y = x.flatten(2) @ torch.cat((2 * re, -2 * im), dim=1).mT + self.d * u
-        last = torch.cat((first.unsqueeze(1), x), dim=1)[:, -1]
+        last = x[:, -1] if u.shape[1] else first
         return y, {"x": last.transpose(1, 2)}
 
 
