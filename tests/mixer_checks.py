@@ -1,0 +1,89 @@
+"""What mixers are checked for beside the law: their file, and their gradients."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from audiossm.export.graph import to_onnx
+from audiossm.export.verify import session_options
+
+
+class Frame(nn.Module):
+    """A mixer whose state is one row of floats, as in a file."""
+
+    def __init__(self, mixer, rate):
+        super().__init__()
+        self.mixer, self.rate = mixer, rate
+        self.zero = mixer.initial_state(1)
+
+    def forward(self, u, state):
+        y, state = self.mixer(u, self.unpack(state), rate=self.rate)
+        return y, self.pack(state)
+
+    def pack(self, state):
+        return torch.cat([part.flatten(1) for part in state.values()], dim=1)
+
+    def unpack(self, row):
+        rows = row.split([part.numel() for part in self.zero.values()], dim=1)
+        shapes = [part.shape[1:] for part in self.zero.values()]
+        return {name: x.unflatten(1, s) for name, x, s in zip(self.zero, rows, shapes, strict=True)}
+
+
+def check_file(mixer, channels, length=4, steps=512, rate=None, batch=3):
+    """Run the file frame by frame from a state that is not zero: it is the parallel form. Return its operators."""
+    frame = Frame(mixer.eval(), rate)
+    sample = torch.randn(2, length, channels), frame.pack(mixer.initial_state(2))
+    proto = to_onnx(frame, sample, ["u", "state"], ["y", "state_out"])
+    onnx.checker.check_model(proto, full_check=True)
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 18)]
+    operators = [node.op_type for node in proto.graph.node]
+    assert {node.domain for node in proto.graph.node} == {""} and not {"Loop", "Scan", "If"} & set(operators)
+    real = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
+    assert {tensor.data_type for tensor in proto.graph.initializer} <= real
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
+    generator = torch.Generator().manual_seed(1)
+    u = torch.randn(batch, 100 + steps, channels, generator=generator)
+    with torch.no_grad():
+        _, state = mixer(u[:, :100], rate=rate)
+        y, last = mixer(u[:, 100:], state, rate=rate)
+    rows, row = [], frame.pack(state).numpy()
+    for piece in u[:, 100:].numpy().reshape(batch, -1, length, channels).swapaxes(0, 1):
+        heard, row = session.run(None, {"u": piece, "state": row})
+        rows.append(heard)
+    assert relative(np.concatenate(rows, 1), y.numpy()) < 1e-4
+    for name, part in frame.unpack(torch.from_numpy(row)).items():
+        assert relative(part.numpy(), last[name].numpy()) < 1e-4, name
+    return operators
+
+
+def check_gradients(mixer, channels, length=70, rate=None):
+    """The gradients of one call on the whole are those of the unrolled step, for parameters, input and first state."""
+    mixer = mixer.double()
+    generator = torch.Generator().manual_seed(2)
+    u = torch.randn(2, length, channels, generator=generator, dtype=torch.float64)
+    _, state = mixer(torch.randn(2, 20, channels, generator=generator, dtype=torch.float64), rate=rate)
+    weight = torch.randn(2, length, channels, generator=generator, dtype=torch.float64)
+
+    def gradients(pieces):
+        ends = {name: part.detach().requires_grad_() for name, part in state.items()}
+        heard, after, outputs = u.clone().requires_grad_(), ends, []
+        for piece in heard.split(pieces, dim=1):
+            y, after = mixer(piece, after, rate=rate)
+            outputs.append(y)
+        loss = (weight * torch.cat(outputs, 1)).sum() + sum(part.sin().sum() for part in after.values())
+        wanted = {**dict(mixer.named_parameters()), **ends, "the input": heard}
+        return dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
+
+    whole, steps = gradients(length), gradients(1)
+    for name, gradient in whole.items():
+        assert gradient.any(), f"no gradient reaches {name}"
+        assert relative(gradient.numpy(), steps[name].numpy()) < 1e-9, name
+
+
+def relative(found, expected):
+    """Return the relative L2 error."""
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
