@@ -1,4 +1,4 @@
-"""Stacks by pattern: each layer is what its word says, the whole streams and exports, and a wrong pattern is told so."""
+"""Stacks by pattern: each layer is what its word says, the whole streams and exports, wrong patterns are refused."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_the_public_mixers_are_known_by_name():
 
 
 def test_jamba_is_its_papers_block():
-    """Figure 2: eight layers, attention fifth, experts in every second layer, 1:7."""
+    """Eight layers, one of attention to seven of Mamba and it the fifth, experts in every second layer."""
     want = "mamba+mlp mamba+experts mamba+mlp mamba+experts attention+mlp mamba+experts mamba+mlp mamba+experts"
     assert jamba(8) == want
     assert jamba(16) == want + " " + want

@@ -32,7 +32,7 @@ def in_full(module, u, begin=0):
 
 
 def turned(x, begin, base):
-    """RoPE as its paper writes it (equation 14): a complex number a pair of channels, times exp(i m theta)."""
+    """RoPE as its paper writes it (equation 12): a complex number a pair of channels, times exp(i m theta)."""
     half = x.shape[-1] // 2
     theta = torch.tensor([base ** (-2 * i / x.shape[-1]) for i in range(half)], dtype=torch.float64)
     place = torch.arange(begin, begin + x.shape[-2], dtype=torch.float64)

@@ -110,7 +110,9 @@ def read(pattern: str, depth: int | None, known: Collection[str]) -> list[tuple[
     for word in pattern.split():
         match = LAYER.fullmatch(word)
         if match is None:
-            raise ValueError(f"cannot read {word!r} in pattern {pattern!r}: write it as 's4d', 's4d+mlp' or 's4d*3'")
+            raise ValueError(
+                f"cannot read {word!r} in pattern {pattern!r}: write a layer as 's4d', 's4d*3' or 's4d+mlp*3'"
+            )
         mixer, channels = match["mixer"], match["channels"]
         if mixer not in known:
             raise ValueError(f"no mixer {mixer!r} for pattern {pattern!r}: there are {', '.join(sorted(known))}")
@@ -136,7 +138,7 @@ def jamba(
     expert_period: int = 2,
     expert_offset: int = 1,
 ) -> str:
-    """Return the pattern of Jamba (Lieber et al. 2024, arXiv 2403.19887, section 2 and figure 2).
+    """Return the pattern of Jamba (Lieber et al. 2024, arXiv 2403.19887, section 3), with the offsets of its release.
 
     Layer i of `depth`, counted from 0, is attention where i mod period = offset, else `mixer`; its channels are mixed
     by experts where i mod expert_period = expert_offset, else by an MLP.

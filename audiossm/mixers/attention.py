@@ -1,6 +1,6 @@
 """Causal attention with a bounded window and rotary positions, so that it streams in constant memory.
 
-    y_t = W_o concat_h sum_{s = t-W+1 .. t} softmax_s(q_t^T R(t - s) k_s / sqrt(D)) v_s
+    y_t = W_o concat_h sum_{s = t-W+1 .. t} softmax_s(q_t^T R(s - t) k_s / sqrt(D)) v_s
 
 Scaled dot products are equation 1 of Vaswani et al. 2017 (arXiv 1706.03762), the rotation R of queries against keys is
 equation 16 of Su et al. 2021 (RoPE, arXiv 2104.09864), keys and values shared by several heads are the grouped heads
@@ -79,11 +79,13 @@ class Attention(Mixer):
         state = state or self.initial_state(u.shape[0])
         queries = self.query(u).unflatten(-1, (self.groups, -1, self.size))  # (B, L, G, R, D)
         keys, values = self.key_value(u).unflatten(-1, (2, self.groups, self.size)).unbind(2)  # (B, L, G, D)
-        new = {"keys": keys, "values": values, "seen": torch.ones_like(u[..., 0])}
-        heard = {name: torch.cat((before, new[name]), dim=1) for name, before in state.items()}  # W - 1 + L steps
+        heard = {  # each of W - 1 + L steps
+            "keys": torch.cat((state["keys"], keys), dim=1),
+            "values": torch.cat((state["values"], values), dim=1),
+            "seen": F.pad(state["seen"], (0, u.shape[1]), value=1.0),
+        }
         y = self.look(queries, **heard) if u.shape[1] else u
-        later = {name: steps[:, u.shape[1] :].to(state[name]) for name, steps in heard.items()}
-        return self.out(y), later
+        return self.out(y), {name: steps[:, u.shape[1] :].to(state[name]) for name, steps in heard.items()}
 
     def look(self, queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
         """Return the means of values that queries (B, L, G, R, D) find, (B, L, H).
