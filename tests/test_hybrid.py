@@ -8,7 +8,12 @@ from torch.nn import functional as F
 from audiossm.backbones import Block, BranchPair, GatedMLP, MixtureOfExperts, Stack, hybrid, jamba
 from audiossm.backbones.hybrid import mixers_by_name
 from audiossm.export.frame import unstreamable
+from audiossm.export.keywords import build
+from audiossm.export.stack import is_one_system
+from audiossm.export.verify import verify
 from audiossm.mixers import S4D, Attention, Bidirectional, Filterbank
+from audiossm.streaming.metadata import DetectorSettings
+from audiossm.tasks import KeywordConfig, KeywordModel
 
 from .as_file import run_as_file
 from .law import check_law
@@ -65,6 +70,17 @@ def test_sizes_reach_the_layers():
     assert [layer.dropout.p for layer in built.layers] == [0.3] * 3
     assert mlp.channels.out.in_features == 3 * WIDTH and gate.gate.out_features == 2 * WIDTH
     assert experts.channels.widen.shape == (5, WIDTH, 6 * WIDTH) and experts.channels.top == 1
+
+
+def test_s4d_alone_is_the_isotropic_stack():
+    """Its checkpoints fit, and export runs it as one system."""
+    built, plain = stack("s4d", 3).eval(), Stack(Block(S4D(WIDTH, 4), WIDTH) for _ in range(3)).eval()
+    plain.load_state_dict(built.state_dict())
+    u = torch.randn(2, 9, WIDTH)
+    assert torch.equal(built(u)[0], plain(u)[0])
+    assert (
+        is_one_system(built) and not is_one_system(stack("s4d s4d+mlp")) and not is_one_system(stack("s4d attention"))
+    )
 
 
 def test_a_stack_of_the_public_mixers_needs_no_maker():
@@ -156,7 +172,7 @@ def test_the_law(pattern):
     )
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", ("attention+mlp*2", jamba(4, period=4, offset=2)))
 @torch.no_grad()
 def test_the_exported_frame_is_the_stack(pattern):
     torch.manual_seed(0)
@@ -166,6 +182,29 @@ def test_the_exported_frame_is_the_stack(pattern):
     got, state = run_as_file(built, u, state, 4)
     assert error(got, want) < 1e-4
     assert all(error(state[name], last[name]) < 1e-4 for name in last)
+
+
+def keywords(pattern):
+    """A keyword model with the stack of a pattern, after a second of noise."""
+    torch.manual_seed(0)
+    model = KeywordModel(KeywordConfig(("yes", "_"), channels=6, modes=2, d_model=WIDTH, layers=1, d_state=2))
+    model.backbone = stack(pattern, experts=3)
+    model(0.1 * torch.randn(2, 16000, 1))
+    return model.eval()
+
+
+def exported(model):
+    return build(model, {}, None, "none", DetectorSettings())
+
+
+def test_a_keyword_model_of_any_pattern_becomes_a_file():
+    model = keywords("s4d+experts attention+mlp attention")
+    assert verify(exported(model), model, 16000) < 1e-4
+
+
+def test_export_refuses_what_looks_both_ways():
+    with pytest.raises(ValueError, match=r"cannot be streamed: .*backbone\.layers\.1\.mixer needs the future"):
+        exported(keywords("s4d bidirectional:s4d"))
 
 
 def test_layers_of_one_rate_pass_it_on():
