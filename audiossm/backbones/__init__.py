@@ -1,7 +1,21 @@
 """How mixers are stacked."""
 
 from audiossm.backbones.downpool import DownPool
+from audiossm.backbones.hybrid import BranchPair, hybrid, jamba
+from audiossm.backbones.mlp import GatedMLP
+from audiossm.backbones.moe import MixtureOfExperts, routing_loss
 from audiossm.backbones.norm import ChannelNorm
 from audiossm.backbones.stack import Block, Stack
 
-__all__ = ["Block", "ChannelNorm", "DownPool", "Stack"]
+__all__ = [
+    "Block",
+    "BranchPair",
+    "ChannelNorm",
+    "DownPool",
+    "GatedMLP",
+    "MixtureOfExperts",
+    "Stack",
+    "hybrid",
+    "jamba",
+    "routing_loss",
+]

@@ -1,13 +1,32 @@
 """Sequence mixers, one a file, all obeying the law of base.py."""
 
+from audiossm.mixers.attention import Attention
 from audiossm.mixers.base import Mixer, State
+from audiossm.mixers.bidirectional import Bidirectional
 from audiossm.mixers.filterbank import Filterbank
 from audiossm.mixers.gru import GRU
 from audiossm.mixers.lmu import LMU
 from audiossm.mixers.lmu_cell import LMUCell
+from audiossm.mixers.lssl import LSSL
 from audiossm.mixers.lstm import LSTM
+from audiossm.mixers.s4 import S4
 from audiossm.mixers.s4d import S4D
 from audiossm.mixers.s5 import S5
 from audiossm.mixers.tcn import TCN
 
-__all__ = ["GRU", "LMU", "LSTM", "S4D", "S5", "TCN", "Filterbank", "LMUCell", "Mixer", "State"]
+__all__ = [
+    "GRU",
+    "LMU",
+    "LSSL",
+    "LSTM",
+    "S4",
+    "S4D",
+    "S5",
+    "TCN",
+    "Attention",
+    "Bidirectional",
+    "Filterbank",
+    "LMUCell",
+    "Mixer",
+    "State",
+]
