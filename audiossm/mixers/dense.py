@@ -1,6 +1,6 @@
-"""A dense system x_n = A x_{n-1} + b u_n, y_n = c · x_n over whole sequences, by powers A^(2^i) (LSSL, appendix C).
+"""A dense system x_n = A x_{n-1} + b u_n, y_n = c · x_n over whole sequences, by powers A^(2^i).
 
-The vectors b, A b, A² b ... come by doubling: those of the first 2^i, times A^(2^i), are the next 2^i. A sequence is cut
+The vectors b, A b, A² b ... (the LSSL paper's Krylov function) come by doubling: those of the first 2^i, times A^(2^i), are the next 2^i. A sequence is cut
 in chunks of Q steps. What b reaches within a chunk, what c reads there, and how chunks follow one another are each such
 vectors, so that L steps cost log2 L matrix products and nothing of size N L is made.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def legs(n: int) -> tuple[Tensor, Tensor]:
-    """Return LegS, A (n, n) and B (n,) in float64: all of the history, scaled to one unit (HiPPO, eq. 2-3).
+    """Return LegS, A (n, n) and B (n,) in float64: all of the history, scaled to one unit (HiPPO, theorem 2).
 
     As a memory of the past it runs as x' = (A x + B u) / t (see legs_memory.py). Without the 1/t, as in S4, the
     history fades exponentially instead.
@@ -23,7 +23,7 @@ def legs(n: int) -> tuple[Tensor, Tensor]:
 
 
 def legt(n: int) -> tuple[Tensor, Tensor]:
-    """Return LegT, A (n, n) and B (n,) in float64: the last unit of time (HiPPO, eq. 1, in orthonormal scaling).
+    """Return LegT, A (n, n) and B (n,) in float64: the last unit of time (HiPPO, theorem 1, orthonormal).
 
     For a window of theta seconds divide both by theta. With the scaling (2k + 1)(-1)^k it is the LMU's system.
     """
