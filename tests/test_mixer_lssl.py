@@ -134,6 +134,16 @@ def test_a_finer_rate_gives_the_same_to_second_order():
     assert 3 < error(once, twice) / error(twice, four_times) < 5
 
 
+@pytest.mark.parametrize("init", HIPPO)
+def test_an_hour_of_noise_at_full_scale_leaves_the_state_bounded(init):
+    torch.manual_seed(0)
+    module, state = LSSL(2, 16, init=init), None
+    with torch.no_grad():
+        for _ in range(10):
+            y, state = module(torch.randn(1, 50 * 360, 2).sign(), state)  # 50 frames a second
+    assert y.isfinite().all() and state["x"].abs().max() < 100
+
+
 # Export
 
 

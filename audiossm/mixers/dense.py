@@ -1,13 +1,15 @@
 """A dense system x_n = A x_{n-1} + b u_n, y_n = c · x_n over whole sequences, by powers A^(2^i).
 
-The vectors b, A b, A² b ... (the LSSL paper's Krylov function) come by doubling: those of the first 2^i, times A^(2^i), are the next 2^i. A sequence is cut
-in chunks of Q steps. What b reaches within a chunk, what c reads there, and how chunks follow one another are each such
-vectors, so that L steps cost log2 L matrix products and nothing of size N L is made.
+The vectors b, A b, A² b ... (the LSSL paper's Krylov function) come by doubling: those of the first 2^i, times A^(2^i),
+are the next 2^i. A sequence is cut in chunks of Q steps. What b reaches within a chunk, what c reads there, and how
+chunks follow one another are each such vectors, so that L steps cost log2 L matrix products and nothing of size N L is
+made.
 
 Glossary: B batch, H channels, L length, N state, Q chunk, K chunks, M columns.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -24,9 +26,9 @@ def bilinear(a: Tensor, b: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (1 - dt a/2)^-1 (1 + dt a/2) (H, N, N) and dt (1 - dt a/2)^-1 b (H, N).
     """
-    half, eye = dt[:, None, None] * a / 2, torch.eye(len(a)).to(a)
+    half, eye = dt[:, None, None] * a / 2, torch.eye(len(a), dtype=a.dtype, device=a.device)
     both = torch.cat((eye + half, dt[:, None, None] * b.unsqueeze(1)), dim=2)
-    both = torch.linalg.solve(eye - half, both)
+    both, _ = torch.linalg.solve_ex(eye - half, both)  # never singular, as A is stable: nothing to check
     return both[..., :-1], both[..., -1]
 
 
@@ -39,12 +41,8 @@ def doublings(a: Tensor, length: int) -> list[Tensor]:
 
 
 def power(doubled: Sequence[Tensor], exponent: int) -> Tensor:
-    """Return A^exponent (H, N, N)."""
-    out = torch.eye(doubled[0].shape[-1]).to(doubled[0]).expand_as(doubled[0])
-    for i in range(exponent.bit_length()):
-        if exponent >> i & 1:
-            out = out @ doubled[i]
-    return out
+    """Return A^exponent (H, N, N), exponent at least 1."""
+    return reduce(torch.matmul, [a for i, a in enumerate(doubled) if exponent >> i & 1])
 
 
 def orbit(doubled: Sequence[Tensor], x: Tensor, count: int) -> Tensor:
@@ -103,17 +101,16 @@ def cut(length: int) -> tuple[int, int]:
 
 
 def respond(
-    u: Tensor, lags: Tensor, doubled: Sequence[Tensor], b: Tensor, c: Tensor, d: Tensor, x: Tensor
+    u: Tensor, lags: Tensor, doubled: Sequence[Tensor], last: Tensor, b: Tensor, c: Tensor, d: Tensor, x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Run a system over u (B, H, L), L at least 1, from a state x (B, H, N), given its kernel `lags` (H, L).
+    """Run a system over u (B, H, L), L at least 1, from a state x (B, H, N), given its kernel (H, L) and A^L (H, N, N).
 
     The powers come in float64 and are used in the precision of u.
 
     Returns:
         y (B, H, L) and the last state (B, H, N).
     """
-    last = power(doubled, u.shape[2]).to(u)
-    doubled, b, c = [a.to(u) for a in doubled], b.to(u), c.to(u)
+    doubled, last, b, c = [a.to(u) for a in doubled], last.to(u), b.to(u), c.to(u)
     y = fft_conv(u, lags, d) + free_response(doubled, c, x, u.shape[2])
     return y, torch.einsum("hmn,bhn->bhm", last, x) + forced_state(doubled, b, u)
 

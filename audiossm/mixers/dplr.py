@@ -30,8 +30,7 @@ class DPLR(NamedTuple):
 def legs_dplr(n: int) -> DPLR:
     """Return LegS (n even) as diagonal plus low rank."""
     frequency, v = torch.linalg.eigh(-1j * legs_skew(n))  # S v = i frequency v
-    upper = frequency > 0
-    frequency, v = frequency[upper], v[:, upper]
+    frequency, v = frequency[n // 2 :], v[:, n // 2 :]  # in ascending order and symmetric about zero
     p = torch.sqrt(torch.arange(n, dtype=torch.float64) + 0.5)
     _, b = legs(n)
     return DPLR(torch.complex(torch.full_like(frequency, -0.5), frequency), v.mH @ p.to(v), v.mH @ b.to(v), v)
@@ -56,8 +55,8 @@ class Loop(NamedTuple):
 
         The N real numbers are real and imaginary part of one mode after another.
         """
-        size = 2 * self.a.shape[1]
-        unit = torch.view_as_complex(torch.eye(size).to(self.direct).unflatten(1, (-1, 2)))  # (N, N/2)
+        one = torch.eye(2 * self.a.shape[1], dtype=self.direct.dtype, device=self.direct.device)
+        unit = torch.view_as_complex(one.unflatten(1, (-1, 2)))  # (N, N/2)
         fed_back = 2 * (self.q.unsqueeze(1) * unit).real.sum(-1, keepdim=True)  # (H, N, 1)
         columns = self.a.unsqueeze(1) * unit + self.s.unsqueeze(1) * fed_back  # of Ā, (H, N, N/2)
         gain = self.r + self.s * self.direct.unsqueeze(1)

@@ -33,5 +33,5 @@ def remember(signal: Tensor, n: int) -> Tensor:
 
 
 def recall(x: Tensor, when: Tensor) -> Tensor:
-    """Return the history that coefficients x (..., n) hold, at times `when` (M,): 0 is its start, 1 is now; (..., M)."""
+    """Return the history (..., M) that coefficients x (..., n) hold, at times `when` (M,): 0 its start, 1 now."""
     return x @ legendre(x.shape[-1], when).to(x).T

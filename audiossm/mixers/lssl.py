@@ -17,9 +17,9 @@ FEW = 8  # up to this length, a live frame, all is one small matrix a channel
 class LSSL(Mixer):
     """H systems x' = A x + B u, y = C x + D u with one dense HiPPO matrix A, bilinear with a trained step each.
 
-    It is the reference for the structured mixers, and costs what they avoid: N² products and N² constants a channel and
-    step where S4 has 5 N, powers of dense matrices in training. A and B stay as HiPPO gives them (the paper's LSSL-fixed):
-    nothing would keep a trained dense A stable.
+    It is the reference for the structured mixers, and costs what they avoid: in a frame of T steps (T + N)² constants
+    and products a channel, in training N L products for a kernel of L lags. A and B stay as HiPPO gives them (the
+    paper's LSSL-fixed): nothing would keep a trained dense A stable.
 
     Args:
         d_model: H, channels.
@@ -84,7 +84,7 @@ class LSSL(Mixer):
             block = dense_block(lags, doubled, b, c, self.d).to(u)
             y, x = channelwise(block, torch.cat((u, x.mT), dim=1)).split((length, self.d_state), dim=1)
             return y, {"x": x.mT}
-        y, x = respond(u.mT, lags, doubled, b, c, self.d, x)
+        y, x = respond(u.mT, lags, doubled, power(doubled, length), b, c, self.d, x)
         return y.mT, {"x": x}
 
 

@@ -12,6 +12,7 @@ from audiossm.mixers.dense import doublings, kernel, orbit, power, respond, toep
 from audiossm.mixers.dplr import Loop, bilinear_loop, legs_dplr
 
 FEW = 8  # up to this length, a live frame, the loop is run as two small matrices a channel
+BLOCK = 16  # and in an exported graph, whatever the length, for so many steps at a time
 
 
 class S4(Mixer):
@@ -22,9 +23,11 @@ class S4(Mixer):
     Woodbury step as diagonal modes in a feedback loop (dplr.py), solved for the frame beforehand. All are the same
     system, exactly.
 
-    Cost of a frame of T steps, a channel: 4 T N + N constants and some 4 T N + 2 N products, where the diagonal S4D has
-    2 T N + N and 2 T N + 2 N, and a dense Ā N² + 2 T N of each. With N 64 and T 1: 320, 192 and 4224 constants.
-    In training L steps cost L N / 2 complex divisions for the kernel, an FFT of 2 L, and log2 L products of N x N.
+    Cost of a frame of T steps, a channel: 4 T N + 2 N + 2 T² constants and as many products, where the diagonal S4D has
+    2 T N + 2 N + T² of each and a dense Ā (N + T)²: with N 64, 386 against 257 and 4225 for T 1, 1184 against 656 and
+    4624 for T 4. Longer frames, of a model on the raw waveform, come out in blocks of 16 steps. In training L steps
+    cost L N / 2 complex divisions for the kernel, FFTs of 2 L, and for the states N products a step and log2 L products
+    of N x N matrices.
 
     The real part of Λ stays negative and -P P* only damps, so that no training makes it unstable.
 
@@ -36,7 +39,9 @@ class S4(Mixer):
         lr: learning rate of the step, Λ, P and B.
     """
 
-    when = "S4D's ancestor: long memory from HiPPO-LegS itself; a frame costs twice as much. Take S4D unless it falls short."
+    when = (
+        "S4D's ancestor, with HiPPO-LegS itself for a memory: try it where S4D forgets; a frame costs 1.5 times more."
+    )
 
     def __init__(
         self,
@@ -79,7 +84,7 @@ class S4(Mixer):
 
     def readout(self) -> Tensor:
         """Return C (H, N) in float64 as it reads a real state: 2 Re(c x) = 2 Re c Re x - 2 Im c Im x."""
-        return (self.c.double() * self.c.new_tensor((2.0, -2.0))).flatten(1)
+        return torch.view_as_real(2 * pairs.as_complex(self.c.double()).conj()).flatten(1)
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, H) to y (B, L, H)."""
@@ -90,13 +95,22 @@ class S4(Mixer):
             return u, {"x": x}
         loop, c = bilinear_loop(*system), self.readout()
         if length <= FEW or exporting():
-            y, x = run_loop(loop, c, self.d, u, x)
-            return y, {"x": x}
+            return self.frame(loop, c, u, x)
         step, gain = loop.dense()
         doubled = doublings(step, length)
-        lags = cauchy_lags(*system, c - (power(doubled, length).mT @ c.unsqueeze(2)).squeeze(2), u)
-        y, last = respond(u.mT, lags, doubled, gain, c, self.d, x.flatten(2))
-        return y.mT, {"x": last.unflatten(2, (-1, 2))}
+        last = power(doubled, length)
+        lags = cauchy_lags(*system, c - torch.einsum("hn,hnm->hm", c, last), u)
+        y, x = respond(u.mT, lags, doubled, last, gain, c, self.d, x.flatten(2))
+        return y.mT, {"x": x.unflatten(2, (-1, 2))}
+
+    def frame(self, loop: Loop, c: Tensor, u: Tensor, x: Tensor) -> tuple[Tensor, State]:
+        """Run a frame u (B, T, H) in blocks of steps; c (H, N) reads a real state."""
+        pieces, out = u.split(BLOCK, dim=1), []
+        blocks = {length: loop_block(loop, c, self.d, length) for length in {piece.shape[1] for piece in pieces}}
+        for piece in pieces:
+            y, x = run_block(blocks[piece.shape[1]], piece, x)
+            out.append(y)
+        return torch.cat(out, dim=1), {"x": x}
 
 
 def cauchy_lags(w: Tensor, p: Tensor, b: Tensor, dt: Tensor, cut_off: Tensor, u: Tensor) -> Tensor:
@@ -105,23 +119,24 @@ def cauchy_lags(w: Tensor, p: Tensor, b: Tensor, dt: Tensor, cut_off: Tensor, u:
     S4 trains C (I - Ā^L), which belongs to one length (section 3.2). Here C is trained, which belongs to none, and
     `cut_off` (H, N) is C (I - Ā^L), reading a real state.
 
-    A pole close to the imaginary axis is told from the nodes beside it by a small difference of large numbers. So the
-    sums are done in float64, but for a GPU's float32 kernel.
+    The sums are done in float64, but for a GPU's kernel, which is float32 and a few 1e-6 off where poles are slow.
     """
-    c = pairs.as_complex(cut_off.unflatten(1, (-1, 2)) * cut_off.new_tensor((0.5, -0.5)))
-    inputs = (torch.view_as_real(x) for x in (dt * w, dt.sqrt() * p, dt * b, c))
+    c = pairs.as_complex(cut_off.unflatten(1, (-1, 2))).conj() / 2
     dtype = torch.float32 if on_gpu(u) else torch.float64
-    return dplr_kernel(*(x.to(dtype) for x in inputs), u.shape[1]).to(u)
+    w, p, b, c = (torch.view_as_real(x).to(dtype) for x in (dt * w, dt.sqrt() * p, dt * b, c))
+    return dplr_kernel(w, p, b, c, u.shape[1]).to(u)
 
 
-def run_loop(loop: Loop, c: Tensor, d: Tensor, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Run T steps of a system from a state x (B, H, N/2, 2), for u (B, T, H); c (H, N) reads a real state.
+Block = tuple[Tensor, Tensor, Tensor]
+
+
+def run_block(block: Block, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Run T steps of a system from a state x (B, H, N/2, 2), for u (B, T, H).
 
     Both the output and what is fed back are read from the first state and the inputs; with the inputs and what is fed
     back the modes are diagonal, and x_T = a^T x_0 + sum_j a^(T-1-j) (r u_j + s f_j).
     """
-    length = u.shape[1]
-    heard, moved, turn = (matrix.to(u) for matrix in loop_block(loop, c, d, length))
+    heard, moved, turn = block
     planes = x.permute(0, 3, 2, 1)  # (B, 2, N/2, H)
     y, fed_back = channelwise(heard, torch.cat((u, planes.flatten(1, 2)), dim=1)).chunk(2, dim=1)
     written = channelwise(moved, torch.cat((u, fed_back), dim=1)).unflatten(1, (2, -1))
@@ -129,7 +144,7 @@ def run_loop(loop: Loop, c: Tensor, d: Tensor, u: Tensor, x: Tensor) -> tuple[Te
     return y, planes.permute(0, 3, 2, 1)
 
 
-def loop_block(loop: Loop, c: Tensor, d: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+def loop_block(loop: Loop, c: Tensor, d: Tensor, length: int) -> Block:
     """Return the matrices of a frame of T steps. The N numbers of a state are real parts, then imaginary parts.
 
     Returns:
@@ -151,4 +166,5 @@ def loop_block(loop: Loop, c: Tensor, d: Tensor, length: int) -> tuple[Tensor, T
     last, back = powers[-1], torch.stack(powers[-2::-1], dim=2)  # a^(T-1) ... a^0, (H, N/2, T)
     moved = torch.cat((loop.r.unsqueeze(2) * back, loop.s.unsqueeze(2) * back), dim=2)
     turn = torch.stack((torch.stack((last.real, last.real)), torch.stack((-last.imag, last.imag))))
-    return heard.permute(1, 2, 0), torch.cat((moved.real, moved.imag), dim=1).permute(1, 2, 0), turn.mT
+    moved = torch.cat((moved.real, moved.imag), dim=1)
+    return heard.permute(1, 2, 0).to(d), moved.permute(1, 2, 0).to(d), turn.mT.to(d)
