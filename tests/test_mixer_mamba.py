@@ -10,8 +10,8 @@ from torch.nn.functional import softplus
 
 from audiossm.backbones import Block, Stack
 from audiossm.export.graph import to_onnx
-from audiossm.mixers import Mamba, Mamba2, mamba, mamba2
-from audiossm.mixers.mamba2 import default_headdim
+from audiossm.mixers import Mamba, Mamba2, Mamba3, mamba, mamba2
+from audiossm.mixers.mamba2 import head_channels
 
 from .law import check_law
 
@@ -247,7 +247,7 @@ def test_mamba2_starts_as_the_paper_says():
     "inner, headdim", ((1024, 64), (512, 64), (192, 16), (256, 32), (24, 2), (200, 8), (2, 1), (7, 1))
 )
 def test_small_models_have_small_heads(inner, headdim):
-    assert default_headdim(inner) == headdim
+    assert head_channels(inner, None) == headdim
 
 
 @pytest.mark.parametrize("module", (Mamba(6), Mamba2(6)), ids=("mamba", "mamba2"))

@@ -56,12 +56,7 @@ class Mamba2(Mixer):
         check_sizes(d_model=d_model, d_state=d_state, expand=expand, ngroups=ngroups)
         check_taps(d_conv)
         inner = expand * d_model
-        default = default_headdim(inner)
-        headdim = default if headdim is None else headdim
-        if headdim < 1 or inner % headdim:
-            raise ValueError(
-                f"headdim must divide expand · d_model = {inner}: not {headdim}, but for example {default}"
-            )
+        headdim = head_channels(inner, headdim)
         heads = inner // headdim
         if heads % ngroups:
             raise ValueError(f"ngroups must divide the {heads} heads of {headdim} channels, and {ngroups} does not")
@@ -100,7 +95,11 @@ class Mamba2(Mixer):
         return self.outward(y), {"conv": conv, "x": h}
 
 
-def default_headdim(inner: int) -> int:
-    """Return the largest power of two up to WIDEST that divides `inner` and leaves FEWEST heads; 1 if none does."""
-    fits = (p for p in (WIDEST >> i for i in range(WIDEST.bit_length())) if inner % p == 0 and inner // p >= FEWEST)
-    return next(fits, 1)
+def head_channels(inner: int, headdim: int | None) -> int:
+    """Return P for D inner channels: headdim if it divides them, or the default of None (see Mamba2)."""
+    powers = (WIDEST >> i for i in range(WIDEST.bit_length()))
+    default = next((p for p in powers if inner % p == 0 and inner // p >= FEWEST), 1)
+    headdim = default if headdim is None else headdim
+    if headdim < 1 or inner % headdim:
+        raise ValueError(f"headdim must divide expand · d_model = {inner}: not {headdim}, but for example {default}")
+    return headdim
