@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiossm.kernels.dispatch import on_gpu
+from audiossm.kernels.channelwise import channelwise
+from audiossm.kernels.dispatch import exporting, on_gpu
+
+FEW = 4  # up to this length a graph gets one matrix a channel
 
 
 def causal_conv1d_reference(
@@ -40,7 +43,9 @@ def causal_conv1d(
         y (B, H, L) and the last W - 1 inputs (B, H, W - 1), both as x is.
     """
     state = first_state(x, weight.shape[-1] - 1, initial_state)
-    if on_gpu(x, state):
+    if exporting() and 0 < x.shape[-1] <= FEW:
+        return few_steps(x, weight, bias, silu, state)
+    if on_gpu(x, state) and not exporting():
         from audiossm.kernels.gpu.causal_conv1d import causal_conv1d as on_the_gpu
 
         return on_the_gpu(x, weight.float(), None if bias is None else bias.float(), silu, state)
@@ -55,3 +60,14 @@ def causal_conv1d(
 def first_state(x: Tensor, past: int, state: Tensor | None) -> Tensor:
     """Return the inputs before x."""
     return x.new_zeros(*x.shape[:2], past) if state is None else state.to(x.dtype)
+
+
+def few_steps(x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Write `causal_conv1d` for a graph: a band matrix a channel, channels last, as a file keeps them."""
+    inputs = torch.cat((state.mT, x.mT), dim=1)  # (B, W - 1 + L, H)
+    tap = torch.arange(inputs.shape[1]) - torch.arange(x.shape[-1]).unsqueeze(1)  # (L, W - 1 + L)
+    within = (tap >= 0) & (tap < weight.shape[-1])
+    band = torch.where(within.unsqueeze(-1), weight.T[tap.clamp(0, weight.shape[-1] - 1)], 0)
+    y = channelwise(band, inputs)
+    y = y if bias is None else y + bias
+    return (F.silu(y) if silu else y).mT, inputs[:, x.shape[-1] :].mT

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from audiossm.kernels.dispatch import on_gpu
+from audiossm.kernels.dispatch import exporting, on_gpu
 from audiossm.kernels.linear_scan import linear_scan, precision
 
 BLOCK = 1 << 20  # states that a CPU holds at a time
+FEW = 4  # steps that a graph may write one after another
 
 
 def selective_scan_reference(
@@ -72,6 +73,9 @@ def selective_scan(
 
     Returns:
         y, of u's shape and dtype, and the state to hand on (B, D, N), in float32 (float64 where u is).
+
+    Raises:
+        ValueError: shapes do not fit, or a graph to export has more than 4 steps.
     """
     B, C = (x.unsqueeze(1) if x.ndim == 3 else x for x in (B, C))
     check(u, delta, A, B, C, z)
@@ -80,6 +84,9 @@ def selective_scan(
         raise ValueError(f"the state is to be {(u.shape[0], *A.shape)}, not {tuple(h.shape)}")
     if u.numel() == 0 or A.shape[1] == 0:
         return finished(torch.zeros_like(u), u, D, z).to(u.dtype), h
+    if exporting():
+        read, last = few_steps(A, u, step_of(delta, delta_bias, delta_softplus), B, C, h)
+        return finished(read, u, D, z), last
     if on_gpu(u):
         from audiossm.kernels.gpu.selective_scan import selective_scan as on_the_gpu
 
@@ -98,6 +105,28 @@ def block(A: Tensor, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, state: Tens
     B, C = (each_channel(x, u.shape[1]) for x in (B, C))
     h, last = linear_scan(decay.flatten(1, 2), ((delta * u).unsqueeze(2) * B).flatten(1, 2), state.flatten(1, 2))
     return (h.view_as(decay) * C).sum(2), last.view_as(state)
+
+
+def few_steps(A: Tensor, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Write `block` for a graph, step by step: 6 operators each, over states whose channels lie last, as in a file.
+
+    A block form would need L² exponentials of every state, as each has its own decay.
+    """
+    length, groups = u.shape[-1], B.shape[1]
+    if length > FEW:
+        raise ValueError(f"a graph holds at most {FEW} steps of a selective scan, not {length}: pool the input first")
+
+    def rows(x: Tensor) -> Tensor:  # (B, D, L) to (B, L, G, 1, D / G)
+        return x.mT.unflatten(2, (groups, 1, -1))
+
+    h = state.mT.unflatten(2, (groups, -1)).transpose(1, 2)  # (B, G, N, D / G)
+    A = A.mT.unflatten(1, (groups, -1)).transpose(0, 1)  # (G, N, D / G)
+    steps = rows(delta), rows(delta * u), B.permute(0, 3, 1, 2).unsqueeze(-1), C.permute(0, 3, 1, 2).unsqueeze(-2)
+    out = []
+    for dt, v, b, c in zip(*(x.unbind(1) for x in steps), strict=True):
+        h = (dt * A).exp() * h + b * v
+        out.append((c @ h).flatten(1))
+    return torch.stack(out, dim=-1), h.transpose(1, 2).flatten(2).mT
 
 
 def step_of(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiossm.kernels.dispatch import on_gpu
+from audiossm.kernels.dispatch import exporting, on_gpu
 
 LARGEST = 256  # state size N up to which a chunk fits into a GPU's shared memory
 CHUNK = 64  # on a CPU: a chunk costs Q² decays a head
+FEW = 4  # up to this length a graph gets one chunk without a scaffold
 
 
 def ssd_reference(
@@ -82,12 +83,13 @@ def ssd(
             "they are (B, L, H, P), (B, L, H) and twice (B, L, G, N), H a multiple of G"
         )
     dt, state = step_size(dt, dt_bias, dt_softplus), first_state(x, B, initial_state)
-    if on_gpu(x, B) and B.shape[-1] <= LARGEST:
+    if on_gpu(x, B) and B.shape[-1] <= LARGEST and not exporting():
         from audiossm.kernels.gpu.ssd import ssd as on_the_gpu
 
         y, state = on_the_gpu(x, dt, A.float(), B.to(x.dtype), C.to(x.dtype), None if D is None else D.float(), state)
         return (y if z is None else y * F.silu(z)), state
-    y, state = chunked(x.to(state.dtype), dt, A, B.to(state.dtype), C.to(state.dtype), state)
+    form = few_steps if exporting() and 0 < x.shape[1] <= FEW else chunked
+    y, state = form(x.to(state.dtype), dt, A, B.to(state.dtype), C.to(state.dtype), state)
     return skip_and_gate(y, x, D, z), state
 
 
@@ -140,3 +142,38 @@ def chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tenso
     y = within + (C.unsqueeze(3) @ start.mT) * log_decay.exp().unsqueeze(-1)
     y = y.movedim(4, 2).reshape(batch, chunks * q, heads, width)[:, :length]
     return y, state.reshape(batch, heads, width, n)
+
+
+def few_steps(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Write `chunked` for a graph: one chunk, over states whose heads lie last, as in a file.
+
+    The state is read by one product of matrices with L rows, written by another, and decays once.
+    """
+    length, heads, width = x.shape[1:]
+    groups = B.shape[2]
+
+    def rows(v: Tensor) -> Tensor:  # (B, X, P, H) to (B, G, X, P R)
+        if groups == 1:
+            return v.flatten(2).unsqueeze(1)  # as it lies: a runtime would copy the state to move an axis of one
+        return v.unflatten(3, (groups, -1)).movedim(3, 1).flatten(3)
+
+    def back(v: Tensor) -> Tensor:
+        if groups == 1:
+            return v.squeeze(1).unflatten(2, (width, heads))
+        return v.unflatten(3, (width, -1)).movedim(1, 3).flatten(3)
+
+    def each(v: Tensor) -> Tensor:  # (..., R) to (..., P R)
+        return v.repeat(*(1,) * (v.ndim - 1), width)
+
+    h = rows(state.permute(0, 3, 2, 1))  # (B, G, N, P R)
+    u = rows((x * dt.unsqueeze(-1)).mT)  # (B, G, L, P R)
+    B, C = B.movedim(2, 1), C.movedim(2, 1)  # (B, G, L, N)
+    sums = torch.ones(length, length, dtype=dt.dtype).tril()
+    log_decay = (sums @ (dt * A)).unflatten(2, (groups, -1)).movedim(2, 1)  # (B, G, L, R), from the frame's start
+    last = log_decay[:, :, -1:]
+    later = torch.ones(length, length, dtype=torch.bool).triu(1).unsqueeze(-1)
+    between = (log_decay.unsqueeze(3) - log_decay.unsqueeze(2)).masked_fill(later, -torch.inf).exp()
+    within = ((C @ B.mT).unsqueeze(-1) * each(between) * u.unsqueeze(2)).sum(3)
+    y = within + (C @ h) * each(log_decay.exp())
+    h = each(last.exp()) * h + B.mT @ (u * each((last - log_decay).exp()))
+    return back(y).mT, back(h).permute(0, 3, 2, 1)

@@ -1,17 +1,20 @@
 """Stacks by pattern: each layer is what its word says, the whole streams and exports, wrong patterns are refused."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from audiossm.backbones import Block, BranchPair, GatedMLP, MixtureOfExperts, Stack, hybrid, jamba
-from audiossm.backbones.hybrid import mixers_by_name
+from audiossm.backbones import Block, BranchPair, GatedMLP, MixtureOfExperts, Stack, hybrid_stack, jamba
+from audiossm.backbones.hybrid import read_pattern
 from audiossm.export.frame import unstreamable
 from audiossm.export.keywords import build
 from audiossm.export.stack import is_one_system
 from audiossm.export.verify import verify
-from audiossm.mixers import S4D, Attention, Bidirectional, Filterbank
+from audiossm.mixers import S4D, Attention, Bidirectional
+from audiossm.mixers.catalog import build_mixer
 from audiossm.streaming.metadata import DetectorSettings
 from audiossm.tasks import KeywordConfig, KeywordModel
 
@@ -21,14 +24,13 @@ from .law import check_law
 WIDTH = 4
 MAKERS = {
     "s4d": lambda: S4D(WIDTH, 4),
-    "raw": lambda: S4D(WIDTH, 4, native_rate=16000),
     "attention": lambda: Attention(WIDTH, window=6),
 }
 MAKERS["mamba"] = MAKERS["s4d"]  # a stand-in: patterns do not care what a mixer does
 
 
 def stack(pattern, depth=None, **sizes):
-    return hybrid(pattern, WIDTH, depth, lambda name: MAKERS[name](), MAKERS, **sizes)
+    return hybrid_stack(pattern, WIDTH, depth, lambda name: MAKERS[name](), **sizes)
 
 
 def names(built):
@@ -83,14 +85,8 @@ def test_s4d_alone_is_the_isotropic_stack():
     )
 
 
-def test_a_stack_of_the_public_mixers_needs_no_maker():
-    assert names(hybrid("s4d attention", 8, 4)) == ["s4d", "attention"] * 2
-
-
-def test_the_public_mixers_are_known_by_name():
-    known = mixers_by_name()
-    assert known["s4d"] is S4D and known["attention"] is Attention
-    assert "mixer" not in known and Filterbank not in known.values()
+def test_a_stack_needs_no_maker():
+    assert names(hybrid_stack("s4d attention", 8, 4)) == ["s4d", "attention"] * 2
 
 
 # Jamba
@@ -123,7 +119,7 @@ def test_jamba_by_name():
 def test_a_transformer_is_attention_and_an_mlp():
     """Within the window it is the textbook's: u + attention(norm(u)), then u + mlp(norm(u))."""
     torch.manual_seed(0)
-    built = hybrid("attention+mlp", 8, 3, lambda name: Attention(8, heads=2, window=50), ["attention"]).double()
+    built = hybrid_stack("attention+mlp", 8, 3, lambda name: Attention(8, heads=2, window=50)).double()
     built(torch.randn(4, 50, 8, dtype=torch.float64))  # statistics for the norms
     u = torch.randn(2, 50, 8, dtype=torch.float64)
     want = u
@@ -187,8 +183,10 @@ def test_the_exported_frame_is_the_stack(pattern):
 def keywords(pattern):
     """A keyword model with the stack of a pattern, after a second of noise."""
     torch.manual_seed(0)
-    model = KeywordModel(KeywordConfig(("yes", "_"), channels=6, modes=2, d_model=WIDTH, layers=1, d_state=2))
-    model.backbone = stack(pattern, experts=3)
+    layers = len(read_pattern(pattern))
+    model = KeywordModel(
+        KeywordConfig(("yes", "_"), channels=6, modes=2, pattern=pattern, d_model=WIDTH, layers=layers)
+    )
     model(0.1 * torch.randn(2, 16000, 1))
     return model.eval()
 
@@ -208,9 +206,10 @@ def test_export_refuses_what_looks_both_ways():
 
 
 def test_layers_of_one_rate_pass_it_on():
-    assert stack("raw+mlp raw").any_rate and not stack("raw attention").any_rate
+    raw = partial(hybrid_stack, d_model=WIDTH, make=lambda name: build_mixer(name, WIDTH, native_rate=16000))
+    assert raw("s4d+mlp s4d").any_rate and not raw("s4d attention").any_rate
     u = torch.randn(1, 20, WIDTH)
-    built = stack("raw+mlp").eval()
+    built = raw("s4d+mlp").eval()
     assert not torch.equal(built(u, rate=8000)[0], built(u)[0])
 
 
@@ -230,8 +229,8 @@ def test_what_looks_both_ways_cannot_stream_and_export_is_told_so():
     (
         ("", None, "the pattern is empty"),
         ("  ", 3, "the pattern is empty"),
-        ("s4d lstm", None, "no mixer 'lstm' for pattern 's4d lstm': there are attention, mamba, raw, s4d"),
-        ("bidirectional:lstm", None, "no mixer 'lstm'"),
+        ("s4d rnn", None, "no mixer 'rnn'; there are attention, bidirectional, gru,"),
+        ("bidirectional:rnn", None, "no mixer 'rnn'"),
         ("s4d+glu", None, r"no channel mixer 'glu' for pattern 's4d\+glu': there are mlp and experts"),
         ("s4d*0", None, r"cannot read 's4d\*0'"),
         ("s4d * 3", None, r"cannot read '\*'"),
@@ -249,6 +248,6 @@ def test_wrong_patterns_are_refused_in_one_line(pattern, depth, message):
 
 def test_sizes_that_do_not_fit_a_layer_are_refused_as_the_layer_does():
     with pytest.raises(ValueError, match="3 heads do not divide d_model 4"):
-        hybrid("attention", 4, 1, lambda name: Attention(4, heads=3), ["attention"])
+        hybrid_stack("attention", 4, 1, lambda name: Attention(4, heads=3))
     with pytest.raises(ValueError, match="from 1 to 2 experts, not 5"):
         stack("s4d+experts", experts=2, top=5)

@@ -1,7 +1,7 @@
 """How mixers are stacked."""
 
 from audiossm.backbones.downpool import DownPool
-from audiossm.backbones.hybrid import BranchPair, hybrid, jamba
+from audiossm.backbones.hybrid import BranchPair, hybrid_stack, jamba
 from audiossm.backbones.mlp import GatedMLP
 from audiossm.backbones.moe import MixtureOfExperts, routing_loss
 from audiossm.backbones.norm import ChannelNorm
@@ -15,7 +15,7 @@ __all__ = [
     "GatedMLP",
     "MixtureOfExperts",
     "Stack",
-    "hybrid",
+    "hybrid_stack",
     "jamba",
     "routing_loss",
 ]

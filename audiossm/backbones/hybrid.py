@@ -2,28 +2,29 @@
 
     pattern   one or more layers, with spaces between; it is repeated to the stack's depth
     layer     mixer, mixer+mlp or mixer+experts; with *n behind it, n of them
-    mixer     a name such as s4d; bidirectional:s4d for a pair of them in both directions of time
+    mixer     a name of `audiossm.mixers.catalog`; bidirectional:s4d for a pair of them in both directions of time
+
+or "jamba", Jamba's pattern at the depth asked for.
 
 A mixer alone makes S4's block, whose channel layer is a gate (`Block`). With "+mlp" or "+experts" the layer is that of
 a Transformer: a residual branch for the mixer and one for the channels (`BranchPair`). So "attention+mlp" is a causal
 Transformer, "mamba+experts" is MoE-Mamba (Pióro et al. 2024, arXiv 2401.04081), and `jamba` writes Jamba's pattern.
 """
 
-import inspect
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
-import audiossm.mixers
 from audiossm.backbones.mlp import GatedMLP
 from audiossm.backbones.moe import MixtureOfExperts
 from audiossm.backbones.norm import ChannelNorm
 from audiossm.backbones.stack import Block, Stack
 from audiossm.mixers.base import Mixer, State
 from audiossm.mixers.bidirectional import Bidirectional
+from audiossm.mixers.catalog import build_mixer, find_mixer
 
-LAYER = re.compile(r"(?P<both>bidirectional:)?(?P<mixer>\w+)(\+(?P<channels>\w+))?(\*(?P<count>[1-9]\d*))?")
+LAYER = re.compile(r"(?P<both>bidirectional:)?(?P<mixer>[\w-]+)(\+(?P<channels>\w+))?(\*(?P<count>[1-9]\d*))?")
 CHANNEL_MIXERS = ("mlp", "experts")
 
 
@@ -60,12 +61,11 @@ class BranchPair(Mixer):
         return self.dropout(y.transpose(1, 2)).transpose(1, 2)
 
 
-def hybrid(
+def hybrid_stack(
     pattern: str,
     d_model: int,
     depth: int | None = None,
     make: Callable[[str], Mixer] | None = None,
-    known: Collection[str] | None = None,
     dropout: float = 0.0,
     expand: int = 2,
     experts: int = 8,
@@ -74,24 +74,19 @@ def hybrid(
     """Build the stack that a pattern tells.
 
     Args:
-        pattern: see the head of this file, or "jamba" for Jamba's at this depth.
+        pattern: see the head of this file.
         d_model: H.
         depth: layers; a multiple of the pattern's. None: the pattern once.
-        make: builds the mixer of a name; None: `mixers_by_name`, each from d_model alone.
-        known: the names that `make` knows; None: those of `mixers_by_name`.
+        make: builds the mixer of a name of `audiossm.mixers.catalog`; None: each from d_model alone.
         dropout: of every layer.
         expand, experts, top: sizes of "+mlp" and "+experts".
 
     Raises:
         ValueError: the pattern cannot be read, names an unknown mixer, or does not fit the depth.
     """
-    if pattern.strip() == "jamba":
-        pattern = jamba(8 if depth is None else depth)
-    by_name = mixers_by_name()
-    layers = read(pattern, depth, by_name if known is None else known)
 
     def mixer(name: str) -> Mixer:
-        return make(name) if make else by_name[name](d_model)
+        return make(name) if make else build_mixer(name, d_model)
 
     def layer(both: bool, name: str, channels: str | None) -> Mixer:
         inner = Bidirectional(d_model, lambda _: mixer(name)) if both else mixer(name)
@@ -101,11 +96,13 @@ def hybrid(
             return BranchPair(inner, GatedMLP(d_model, expand), d_model, dropout)
         return BranchPair(inner, MixtureOfExperts(d_model, experts, top, expand), d_model, dropout)
 
-    return Stack(layer(*parts) for parts in layers)
+    return Stack(layer(*parts) for parts in read_pattern(pattern, depth))
 
 
-def read(pattern: str, depth: int | None, known: Collection[str]) -> list[tuple[bool, str, str | None]]:
-    """Return (both directions, mixer, channel mixer) of each of `depth` layers; raise ValueError as `hybrid` says."""
+def read_pattern(pattern: str, depth: int | None = None) -> list[tuple[bool, str, str | None]]:
+    """Return (both directions, mixer, channel mixer) of each layer; raise ValueError as `hybrid_stack` says."""
+    if pattern.strip() == "jamba":
+        pattern = jamba(8 if depth is None else depth)
     layers: list[tuple[bool, str, str | None]] = []
     for word in pattern.split():
         match = LAYER.fullmatch(word)
@@ -114,8 +111,7 @@ def read(pattern: str, depth: int | None, known: Collection[str]) -> list[tuple[
                 f"cannot read {word!r} in pattern {pattern!r}: write a layer as 's4d', 's4d*3' or 's4d+mlp*3'"
             )
         mixer, channels = match["mixer"], match["channels"]
-        if mixer not in known:
-            raise ValueError(f"no mixer {mixer!r} for pattern {pattern!r}: there are {', '.join(sorted(known))}")
+        find_mixer(mixer)
         if channels not in (None, *CHANNEL_MIXERS):
             raise ValueError(f"no channel mixer {channels!r} for pattern {pattern!r}: there are mlp and experts")
         layers += [(match["both"] is not None, mixer, channels)] * int(match["count"] or 1)
@@ -151,13 +147,3 @@ def jamba(
     mixers = ("attention" if i % period == offset else mixer for i in range(depth))
     channels = ("experts" if i % expert_period == expert_offset else "mlp" for i in range(depth))
     return " ".join("+".join(layer) for layer in zip(mixers, channels, strict=True))
-
-
-def mixers_by_name() -> dict[str, Callable[[int], Mixer]]:
-    """Return the public mixers that are built from d_model alone, by their names in lower case."""
-    public = {name.lower(): getattr(audiossm.mixers, name) for name in audiossm.mixers.__all__}
-    return {
-        name: cls
-        for name, cls in public.items()
-        if inspect.isclass(cls) and issubclass(cls, Mixer) and "d_model" in inspect.signature(cls).parameters
-    }

@@ -1,6 +1,6 @@
 """`audiossm train`: a data folder becomes a model."""
 
-import re
+import ast
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,11 @@ def mixers() -> str:
     """Say when to take which mixer: what their files say, read without torch, which help has to do without."""
     package = find_spec("audiossm.mixers")
     assert package is not None and package.submodule_search_locations
-    files = sorted(Path(package.submodule_search_locations[0]).glob("*.py"))
-    said = {file.stem: re.search(r'^    when = "(.+)"$', file.read_text(), re.MULTILINE) for file in files}
-    lines = [f"- **{name.replace('_', '-')}**: {when[1]}" for name, when in said.items() if when]
+    lines = []
+    for file in sorted(Path(package.submodule_search_locations[0]).glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "when" and ast.literal_eval(node.value):
+                lines.append(f"- **{file.stem.replace('_', '-')}**: {ast.literal_eval(node.value)}")
     return "\n".join(["Mixers (`--mixer`), and when to take which:", "", *lines])
 
 
@@ -50,7 +52,14 @@ def keywords(
         typer.Option(min=0, max=1, help="Share of the steps that hear streams: words with pauses, in noise."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
-    mixer: Annotated[str | None, typer.Option(help="What mixes time in a layer: see below.")] = None,
+    mixer: Annotated[str | None, typer.Option(help="What mixes time in the layers: see below.")] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Unlike layers, repeated to the depth: 's4d*3 attention', 'mamba+mlp mamba+experts' (with an MLP or "
+            "experts), 'bidirectional:s4d' (for recordings alone), or 'jamba'."
+        ),
+    ] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Channels of the stack (d_model).")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the stack.")] = None,
     d_state: Annotated[int | None, typer.Option(min=2, help="Real state dimensions a channel (N).")] = None,

@@ -9,6 +9,9 @@ from audiossm.mixers.lmu import LMU
 from audiossm.mixers.lmu_cell import LMUCell
 from audiossm.mixers.lssl import LSSL
 from audiossm.mixers.lstm import LSTM
+from audiossm.mixers.mamba import Mamba
+from audiossm.mixers.mamba2 import Mamba2
+from audiossm.mixers.mamba3 import Mamba3
 from audiossm.mixers.s4 import S4
 from audiossm.mixers.s4d import S4D
 from audiossm.mixers.s5 import S5
@@ -27,6 +30,9 @@ __all__ = [
     "Bidirectional",
     "Filterbank",
     "LMUCell",
+    "Mamba",
+    "Mamba2",
+    "Mamba3",
     "Mixer",
     "State",
 ]

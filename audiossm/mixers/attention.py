@@ -37,9 +37,7 @@ class Attention(Mixer):
         ValueError: heads do not divide H, groups do not divide heads, a head of odd size, or a window below 1.
     """
 
-    when = (
-        "Take attention to find single steps again within a bounded window, best beside SSMs, which remember the rest."
-    )
+    when = "finds single steps again within a bounded window; best beside SSMs, which remember the rest"
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ class Bidirectional(Mixer):
     """
 
     streamable = False
-    when = "Take both directions for recordings that lie complete on disk: better than one, and never live."
+    when = "for recordings that lie complete on disk: hears both directions of time, and never live"
 
     def __init__(self, d_model: int, make: Callable[[int], Mixer] = S4D):
         super().__init__()

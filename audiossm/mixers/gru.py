@@ -10,7 +10,7 @@ from audiossm.mixers.recurrent import Recurrent
 class GRU(Recurrent):
     """One layer of torch's GRU; its state is {"h": (B, H)}."""
 
-    when = "The usual recurrent network, to compare with: small and cheap a step, but trained one step after another."
+    when = "the usual recurrent network, to compare with: small and cheap a step, but trained one step after another"
     layer = nn.GRU
     parts = ("h",)
     gates = (1, 0, 2)  # update, reset, new

@@ -35,7 +35,7 @@ class LMU(Mixer):
         native_rate: steps a second of the input when no rate is given; None: it has no rate.
     """
 
-    when = "A window of a known length, all of it remembered alike; what lies before is forgotten. Trains in parallel."
+    when = "a window of a known length, all of it remembered alike; what lies before is forgotten; trains in parallel"
     held: Tensor
 
     def __init__(

@@ -26,7 +26,7 @@ class LMUCell(Mixer):
         theta: the windows' length in steps.
     """
 
-    when = "The original LMU, to compare with: a window as LMU's, but trained one step after another."
+    when = "the original LMU, to compare with: a window as lmu's, but trained one step after another"
     held: Tensor
 
     def __init__(self, d_model: int, d_state: int = 32, d_input: int = 8, theta: float = WINDOW):

@@ -30,7 +30,7 @@ class LSSL(Mixer):
         lr: learning rate of the step.
     """
 
-    when = "To check the structured ones against: S4 without its structure, exact, slow and small."
+    when = "to check the structured ones against: S4 without its structure, exact, slow and small"
     a: Tensor
     b: Tensor
 

@@ -8,7 +8,7 @@ from audiossm.mixers.recurrent import Recurrent
 class LSTM(Recurrent):
     """One layer of torch's LSTM; its state is {"h": (B, H), "c": (B, H)}."""
 
-    when = "The classic recurrent network, to compare with: more memory and a third more weights than a GRU."
+    when = "the classic recurrent network, to compare with: more memory and a third more weights than a GRU"
     layer = nn.LSTM
     parts = ("h", "c")
     gates = (0, 3, 1, 2)  # input, output, forget, cell

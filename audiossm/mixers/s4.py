@@ -40,7 +40,7 @@ class S4(Mixer):
     """
 
     when = (
-        "S4D's ancestor, with HiPPO-LegS itself for a memory: try it where S4D forgets; a frame costs 1.5 times more."
+        "S4D's ancestor, with HiPPO-LegS itself for a memory: try it where S4D forgets; a frame costs 1.5 times more"
     )
 
     def __init__(

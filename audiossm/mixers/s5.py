@@ -25,7 +25,7 @@ class S5(Mixer):
         lr: learning rate of the step, of Λ and of B.
     """
 
-    when = "One system for all channels: the smallest state of the diagonal models, mixed by full matrices."
+    when = "one system for all channels: the smallest state of the diagonal models, mixed by full matrices"
 
     def __init__(
         self,

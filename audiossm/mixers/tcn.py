@@ -21,7 +21,7 @@ class TCN(Mixer):
         dilations: steps between taps, for each layer.
     """
 
-    when = "Convolutions, to compare with: quick to train, but they hear nothing that lies before their window."
+    when = "convolutions, to compare with: quick to train, but they hear nothing that lies before their window"
 
     def __init__(self, d_model: int, taps: int = 3, dilations: Sequence[int] = (1, 2, 4, 8)):
         super().__init__()

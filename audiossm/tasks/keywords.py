@@ -1,13 +1,15 @@
 """Keywords: audio at any rate to a probability of each word, fifty times a second."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
-from audiossm.backbones import Block, ChannelNorm, DownPool, Stack
+from audiossm.backbones import ChannelNorm, DownPool, hybrid_stack
+from audiossm.backbones.hybrid import read_pattern
 from audiossm.mixers import Filterbank
 from audiossm.mixers.base import Mixer, State, part, whole
-from audiossm.mixers.catalog import build_mixer, find_mixer
+from audiossm.mixers.catalog import build_mixer
 from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks.pooling import FadingMean
 from audiossm.tasks.waveform import WaveformEncoder
@@ -25,7 +27,7 @@ class KeywordConfig:
         rate: native rate in Hz, that of the training clips.
         encoder: "filterbank", or "waveform": all layers at the sample rate, the literature's classifier.
         channels, modes, readouts: size of the filterbank.
-        mixer: what mixes time in the stack's layers, a name of `audiossm.mixers.catalog`.
+        pattern: what the stack's layers are, repeated to the depth: see `audiossm.backbones.hybrid`.
         d_model, layers, d_state: width, depth, and real state dimensions a channel where the mixer has them.
         dropout: share of channels left out in training.
         memory: time constant of the pooling at the start, in seconds.
@@ -37,7 +39,7 @@ class KeywordConfig:
     channels: int = 56
     modes: int = 3
     readouts: int = 2
-    mixer: str = "s4d"
+    pattern: str = "s4d"
     d_model: int = 128
     layers: int = 5
     d_state: int = 8
@@ -45,10 +47,10 @@ class KeywordConfig:
     memory: float = 0.5
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an unknown encoder or mixer, or a rate at which 20 ms is no whole number of samples."""
+        """Raise ValueError for an unknown encoder, a wrong pattern, or a rate at which 20 ms are no whole samples."""
         if self.encoder not in ("filterbank", "waveform"):
             raise ValueError(f"encoder must be 'filterbank' or 'waveform', not {self.encoder!r}")
-        find_mixer(self.mixer)
+        read_pattern(self.pattern, self.layers)
         if self.rate < 4000 or self.rate % 50:
             raise ValueError(f"rate, the native one, must be a multiple of 50 Hz from 4000, not {self.rate}")
 
@@ -69,7 +71,7 @@ class KeywordModel(Mixer):
         self.stages: tuple[str, ...]  # what follows the norm, by name
         if config.encoder == "waveform":
             self.encoder = WaveformEncoder(
-                config.mixer,
+                config.pattern,
                 config.d_model,
                 config.layers,
                 config.d_state,
@@ -83,14 +85,9 @@ class KeywordModel(Mixer):
             self.encoder = Filterbank(config.channels, config.modes, config.readouts, config.rate)
             self.norm = ChannelNorm(config.channels)
             self.widen = DownPool(config.channels, config.d_model, STEP_TICKS)
-            self.backbone = Stack(
-                Block(
-                    build_mixer(config.mixer, config.d_model, d_state=config.d_state, dt_min=0.016, dt_max=0.25),
-                    config.d_model,
-                    config.dropout,
-                )
-                for _ in range(config.layers)
-            )
+            sizes = {"d_state": config.d_state, "dt_min": 0.016, "dt_max": 0.25}
+            make = partial(build_mixer, d_model=config.d_model, **sizes)
+            self.backbone = hybrid_stack(config.pattern, config.d_model, config.layers, make, config.dropout)
             self.stages = ("widen", "backbone", "pool")
         self.pool = FadingMean(config.d_model, config.memory * STEPS_PER_SECOND)
         self.head = nn.Linear(config.d_model, len(config.labels))

@@ -7,11 +7,12 @@ frame, of which all that follows makes its own mean, so that the model can be he
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from audiossm.backbones import Block, ChannelNorm, Stack
+from audiossm.backbones import ChannelNorm, hybrid_stack
 from audiossm.mixers.base import Mixer, State, part, whole
 from audiossm.mixers.catalog import build_mixer
 from audiossm.mixers.filterbank import clock_rate
@@ -27,7 +28,7 @@ class WaveformEncoder(Mixer):
     two of them counts in the earlier one, which waits for it.
 
     Args:
-        mixer: name of the layers' mixer, one that may change its rate.
+        pattern: what the layers are (`audiossm.backbones.hybrid`); all must be able to change their rate.
         d_model, layers, d_state: H, the number of layers, and N real state dimensions a channel.
         dropout: share of channels left out in training.
         native_rate: rate in Hz of the input when none is given, at which the steps are meant.
@@ -38,7 +39,7 @@ class WaveformEncoder(Mixer):
 
     def __init__(
         self,
-        mixer: str,
+        pattern: str,
         d_model: int,
         layers: int,
         d_state: int,
@@ -50,10 +51,10 @@ class WaveformEncoder(Mixer):
         self.native_rate, self.frames_per_second = native_rate, frames_per_second
         self.norm = ChannelNorm(1)
         self.widen = nn.Linear(1, d_model)
-        sizes = {"d_state": d_state, "native_rate": native_rate, "lr": SSM_LR}
-        self.stack = Stack(Block(build_mixer(mixer, d_model, **sizes), d_model, dropout) for _ in range(layers))
+        make = partial(build_mixer, d_model=d_model, d_state=d_state, native_rate=native_rate, lr=SSM_LR)
+        self.stack = hybrid_stack(pattern, d_model, layers, make, dropout)
         if not self.stack.any_rate:
-            raise ValueError(f"mixer {mixer!r} cannot change its rate, which the raw waveform needs: leave it to s4d")
+            raise ValueError(f"{pattern!r} cannot change its rate, which the raw waveform needs: leave it to s4d or s4")
 
     def initial_state(self, batch: int, rate: int | None = None) -> State:
         """Return the empty state: the stack's, the sum over a frame that has begun, and the clock.
