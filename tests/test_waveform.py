@@ -10,8 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from audiossm.data import find_clips, resample
 from audiossm.backbones import Stack
+from audiossm.data import find_clips, resample
 from audiossm.export import export_keywords
 from audiossm.export.frame import StateLayout
 from audiossm.streaming import load

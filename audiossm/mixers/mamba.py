@@ -36,9 +36,7 @@ class Mamba(Mixer):
         lr: learning rate of the step's bias and of A.
     """
 
-    when = (
-        "behind a pool, where what is worth keeping depends on what is heard; on raw audio S4D is better and cheaper"
-    )
+    when = "behind a pool, where what is worth keeping depends on what is heard; on raw audio S4D is better and cheaper"
 
     def __init__(
         self,

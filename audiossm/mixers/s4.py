@@ -39,9 +39,7 @@ class S4(Mixer):
         lr: learning rate of the step, Λ, P and B.
     """
 
-    when = (
-        "S4D's ancestor, with HiPPO-LegS itself for a memory: try it where S4D forgets; a frame costs 1.5 times more"
-    )
+    when = "S4D's ancestor, with HiPPO-LegS itself for a memory: try it where S4D forgets; a frame costs 1.5 times more"
 
     def __init__(
         self,
