@@ -35,8 +35,8 @@ class Mamba3(Mixer):
     """Mamba-3's block without its norm and residual (arXiv 2603.15569, figure 2), single-input.
 
     An exported frame of T steps, T up to 4, is one masked block of `ssd` with B and C of their own in each head, and a
-    rotation of B, C and the D · N states: 160 to 170 nodes. At H 96 and T 1 it takes seven times as long as S4D with N
-    16, thirteen times with N 128.
+    rotation of B, C and the D · N states: 160 to 170 nodes. At H 96 and T 1 it takes seven times as long as S4D does
+    where N is 16, thirteen times where N is 128.
 
     Args:
         d_model: H, channels.
