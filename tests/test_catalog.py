@@ -20,11 +20,12 @@ STREAMED = sorted(set(known_mixers()) - {"bidirectional"})
 
 
 def keyword_model(pattern, layers=2):
-    """A keyword model whose layers are of a pattern, after a second of noise."""
+    """A keyword model whose layers are of a pattern, and whose norms know noise, loud and faint."""
     torch.manual_seed(0)
-    sizes = {"channels": 6, "modes": 2, "d_model": 8, "layers": layers, "d_state": 4}
+    sizes = {"channels": 6, "modes": 2, "d_model": 8, "layers": layers, "d_state": None}
     model = KeywordModel(KeywordConfig(("yes", "_"), pattern=pattern, **sizes))
-    model(0.1 * torch.randn(2, 16000, 1))
+    for level in torch.logspace(-4, -1, 30):
+        model(level * torch.randn(2, 8000, 1))
     return model.eval()
 
 

@@ -124,8 +124,9 @@ def keywords(
     from audiossm.training.extend import SHORT
     from audiossm.training.recipes import load_recipe
 
+    if mixer and pattern:
+        raise typer.BadParameter("--pattern names the mixers of all layers: leave out --mixer")
     sizes = {
-        "mixer": mixer,
         "rate": rate,
         "channels": channels,
         "modes": modes,
@@ -140,11 +141,14 @@ def keywords(
         raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
     if not teacher and any(value is not None for value in imitation.values()):
         raise typer.BadParameter("--teacher-weight and --temperature go with --teacher RUN")
-    given = [name for name, value in sizes.items() if value is not None]
+    given = [name for name, value in ({"mixer": mixer, "pattern": pattern} | sizes).items() if value is not None]
     if extend is not None and given:
         flag = given[0].replace("d_model", "width").replace("_", "-")
         raise typer.BadParameter(f"--{flag} is that of the model in {extend}: leave it out")
-    chosen = load_recipe(recipe).changed({}, {} if extend is None else SHORT).changed(sizes, settings)
+    chosen = load_recipe(recipe)
+    if mixer or pattern:
+        chosen = chosen.with_layers(pattern or mixer or "", layers)
+    chosen = chosen.changed({}, {} if extend is None else SHORT).changed(sizes, settings)
     if chosen.config.encoder == "waveform" and (channels or modes):
         raise typer.BadParameter(f"recipe {recipe} has no filterbank: leave out --channels and --modes")
     if download:

@@ -33,10 +33,12 @@ def find_mixer(name: str) -> type[Mixer]:
 
 
 def build_mixer(name: str, d_model: int, **sizes: Any) -> Mixer:
-    """Build a mixer of a width; of `sizes` it gets those that it has.
+    """Build a mixer of a width; of `sizes` it gets those that it has, but those that are None.
 
     Raises ValueError for an unknown name, or for sizes that do not go together.
     """
     made = find_mixer(name)
     taken = inspect.signature(made).parameters
-    return made(d_model=d_model, **{size: value for size, value in sizes.items() if size in taken})  # type: ignore[call-arg]
+    return made(
+        d_model=d_model, **{size: value for size, value in sizes.items() if size in taken and value is not None}
+    )  # type: ignore[call-arg]

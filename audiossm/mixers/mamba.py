@@ -24,7 +24,7 @@ class Mamba(Mixer):
     """Mamba's block without its norm and residual (arXiv 2312.00752, figure 3).
 
     An exported frame of T steps, T up to 4, is those steps after one another: 6 operators over D · N states each, in a
-    file of about 50 + 17 T nodes. At H 96 and T 1 it takes two and a half times as long as S4D.
+    file of about 50 + 17 T nodes. At H 96 and T 1 it takes two and a half times as long as S4D does.
 
     Args:
         d_model: H, channels.

@@ -24,8 +24,8 @@ class Mamba2(Mixer):
     """Mamba-2's block without its norm and residual (arXiv 2405.21060, figure 6).
 
     An exported frame of T steps, T up to 4, is one masked block of 85 to 90 nodes: two products of matrices with T rows
-    read and write the D · N states, and they decay once. At H 96 and T 1 it takes three times as long as S4D with N 16,
-    four times with N 128. Longer frames are cut in chunks.
+    read and write the D · N states, and they decay once. At H 96 and T 1 it takes three times as long as S4D does where
+    N is 16, four times where N is 128. Longer frames are cut in chunks.
 
     Args:
         d_model: H, channels.

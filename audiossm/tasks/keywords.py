@@ -28,7 +28,8 @@ class KeywordConfig:
         encoder: "filterbank", or "waveform": all layers at the sample rate, the literature's classifier.
         channels, modes, readouts: size of the filterbank.
         pattern: what the stack's layers are, repeated to the depth: see `audiossm.backbones.hybrid`.
-        d_model, layers, d_state: width, depth, and real state dimensions a channel where the mixer has them.
+        d_model, layers: width and depth.
+        d_state: N of the mixers that have one, as each counts it; None: each one's own.
         dropout: share of channels left out in training.
         memory: time constant of the pooling at the start, in seconds.
     """
@@ -42,7 +43,7 @@ class KeywordConfig:
     pattern: str = "s4d"
     d_model: int = 128
     layers: int = 5
-    d_state: int = 8
+    d_state: int | None = 8
     dropout: float = 0.1
     memory: float = 0.5
 
@@ -85,8 +86,7 @@ class KeywordModel(Mixer):
             self.encoder = Filterbank(config.channels, config.modes, config.readouts, config.rate)
             self.norm = ChannelNorm(config.channels)
             self.widen = DownPool(config.channels, config.d_model, STEP_TICKS)
-            sizes = {"d_state": config.d_state, "dt_min": 0.016, "dt_max": 0.25}
-            make = partial(build_mixer, d_model=config.d_model, **sizes)
+            make = partial(build_mixer, d_model=config.d_model, d_state=config.d_state, dt_min=0.016, dt_max=0.25)
             self.backbone = hybrid_stack(config.pattern, config.d_model, config.layers, make, config.dropout)
             self.stages = ("widen", "backbone", "pool")
         self.pool = FadingMean(config.d_model, config.memory * STEPS_PER_SECOND)

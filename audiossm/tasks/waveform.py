@@ -29,7 +29,7 @@ class WaveformEncoder(Mixer):
 
     Args:
         pattern: what the layers are (`audiossm.backbones.hybrid`); all must be able to change their rate.
-        d_model, layers, d_state: H, the number of layers, and N real state dimensions a channel.
+        d_model, layers, d_state: H, the number of layers, and N, real state dimensions a channel (None: its own).
         dropout: share of channels left out in training.
         native_rate: rate in Hz of the input when none is given, at which the steps are meant.
         frames_per_second: of the output, whatever the rate.
@@ -42,7 +42,7 @@ class WaveformEncoder(Mixer):
         pattern: str,
         d_model: int,
         layers: int,
-        d_state: int,
+        d_state: int | None,
         dropout: float,
         native_rate: int,
         frames_per_second: int,

@@ -21,6 +21,14 @@ class Recipe:
         given = [{name: value for name, value in fields.items() if value is not None} for fields in (config, options)]
         return Recipe(replace(self.config, **given[0]), replace(self.options, **given[1]))
 
+    def with_layers(self, pattern: str, depth: int | None) -> "Recipe":
+        """Return the recipe with layers of a pattern; None keeps the depth.
+
+        Their state sizes are their own: N means another thing in each.
+        """
+        depth = self.config.layers if depth is None else depth
+        return Recipe(replace(self.config, pattern=pattern, layers=depth, d_state=None), self.options)
+
 
 def recipe_names() -> list[str]:
     """List the recipes: the files of this folder."""
