@@ -1,18 +1,16 @@
 """LSSL is the dense system that HiPPO and scipy say it is, in every form."""
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from scipy.signal import cont2discrete
-from torch import nn
 
-from audiossm.export.graph import to_onnx
 from audiossm.mixers.dense import LEVELS, doublings, forced_state, free_response, kernel, power
 from audiossm.mixers.hippo import HIPPO
 from audiossm.mixers.lssl import FEW, LSSL
 
 from .law import check_law
+from .mixer_checks import run_as_file
 
 CHUNK = 2**LEVELS
 SLOWER = {"log_dt": -3.0}
@@ -147,31 +145,16 @@ def test_an_hour_of_noise_at_full_scale_leaves_the_state_bounded(init):
 # Export
 
 
-class WithState(nn.Module):
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, u, x):
-        y, state = self.module(u, {"x": x})
-        return y, state["x"]
-
-
 @pytest.mark.parametrize("frame", (1, 4))
 def test_the_exported_frame_is_the_module(frame):
     torch.manual_seed(0)
     module = LSSL(5, 8).eval()
     u, first = torch.randn(2, 512 * frame, 5), torch.randn(2, 5, 8)
-    proto = to_onnx(WithState(module), (u[:, :frame], first), ("u", "x"), ("y", "x_out"))
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    x, out = first.numpy(), []
-    for piece in u.split(frame, dim=1):
-        y, x = session.run(None, {"u": piece.numpy(), "x": x})
-        out.append(torch.from_numpy(y))
+    y, last, _ = run_as_file(module, u, {"x": first}, frame)
     with torch.no_grad():
         expected, state = module(u, {"x": first})
-    assert error(torch.cat(out, dim=1), expected) < 1e-4
-    assert error(torch.from_numpy(x), state["x"]) < 1e-4
+    assert error(y, expected) < 1e-4
+    assert error(last["x"], state["x"]) < 1e-4
 
 
 # Bad input

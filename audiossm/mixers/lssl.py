@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from audiossm.kernels import channelwise
 from audiossm.kernels.dispatch import exporting
 from audiossm.mixers.base import Mixer, State, slow
+from audiossm.mixers.clock import step_at
 from audiossm.mixers.dense import bilinear, doublings, kernel, orbit, power, respond, toeplitz, transposed
 from audiossm.mixers.hippo import HIPPO
 
@@ -67,8 +68,7 @@ class LSSL(Mixer):
         dt = self.log_dt.double().exp()
         if self.native_rate is None:
             self.refuse_rate(rate)
-        elif rate is not None:
-            dt = dt * (self.native_rate / rate)
+        dt = dt * step_at(rate, self.native_rate)
         return bilinear(self.a.double(), self.b.double(), dt)
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:

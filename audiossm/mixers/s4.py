@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from audiossm.kernels import channelwise, dplr_kernel, pairs
 from audiossm.kernels.dispatch import exporting, on_gpu
 from audiossm.mixers.base import Mixer, State, slow
+from audiossm.mixers.clock import step_at
 from audiossm.mixers.dense import doublings, kernel, orbit, power, respond, toeplitz, transposed
 from audiossm.mixers.dplr import Loop, bilinear_loop, legs_dplr
 
@@ -75,8 +76,7 @@ class S4(Mixer):
         dt = self.log_dt.double().exp().unsqueeze(1)
         if self.native_rate is None:
             self.refuse_rate(rate)
-        elif rate is not None:
-            dt = dt * (self.native_rate / rate)
+        dt = dt * step_at(rate, self.native_rate)
         w = torch.complex(-self.log_decay.double().exp(), self.frequency.double())
         return w, pairs.as_complex(self.p.double()), pairs.as_complex(self.b.double()), dt
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from audiossm.kernels import pairs, ssm_conv
 from audiossm.mixers.base import Mixer, State, slow
+from audiossm.mixers.clock import step_at
 from audiossm.mixers.discretise import METHODS
 from audiossm.mixers.hippo import EIGENVALUES
 
@@ -61,8 +62,7 @@ class S4D(Mixer):
         dt = self.log_dt.exp()
         if self.native_rate is None:
             self.refuse_rate(rate)
-        elif rate is not None:
-            dt = dt * (self.native_rate / rate)
+        dt = dt * step_at(rate, self.native_rate)
         a = pairs.pair(-self.log_decay.exp(), self.frequency)
         log_a, b = self.discretise(a, dt[:, None, None])
         return log_a, pairs.mul(b, self.c)

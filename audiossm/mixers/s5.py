@@ -9,6 +9,7 @@ from audiossm.kernels import decay_scan, pairs
 from audiossm.mixers.base import Mixer, State, slow
 from audiossm.mixers.clock import step_at
 from audiossm.mixers.discretise import zero_order_hold
+from audiossm.mixers.hippo import legs_skew
 
 
 class S5(Mixer):
@@ -89,13 +90,8 @@ class S5(Mixer):
 def hippo_n(n: int) -> tuple[Tensor, Tensor]:
     """Return the normal part of HiPPO-LegS, diagonalised: V Λ V^H (appendix B.1), the half with positive frequencies.
 
-    A_kk = -1/2, and A_nk = -sqrt(n + 1/2) sqrt(k + 1/2) below the diagonal, with the other sign above it.
-
     Returns:
         Λ (n/2,) and V (n, n/2), complex128.
     """
-    root = torch.sqrt(torch.arange(n, dtype=torch.float64) + 0.5)
-    product = torch.outer(root, root)
-    skew = torch.triu(product, 1) - torch.tril(product, -1)
-    frequency, vectors = torch.linalg.eigh(-1j * skew)  # skew = V (i frequency) V^H
+    frequency, vectors = torch.linalg.eigh(-1j * legs_skew(n))  # S = V (i frequency) V^H
     return torch.complex(torch.full_like(frequency, -0.5), frequency)[n // 2 :], vectors[:, n // 2 :]
