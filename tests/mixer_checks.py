@@ -90,6 +90,28 @@ def check_gradients(mixer, channels, length=70, rate=None):
         assert relative(gradient.numpy(), steps[name].numpy()) < 1e-9, name
 
 
+def check_finer_rate_of_a_held_input(module, channels):
+    """At twice and three times the native rate, each input said as often, outputs and states are the same exactly."""
+    u = torch.randn(2, 50, channels, dtype=torch.float64)
+    for finer in (2, 3):
+        y, state = module(u.repeat_interleave(finer, dim=1), rate=finer * module.native_rate)
+        native, last = module(u)
+        assert relative(y[:, finer - 1 :: finer].detach(), native.detach()) < 1e-12
+        for name, part in last.items():
+            assert relative(state[name].detach(), part.detach()) < 1e-12
+
+
+def check_finer_rate_of_a_smooth_input(module, channels, coarsest):
+    """Half the step, half the error: a second at 100, 200 and 400 Hz, of which the coarsest may be so far off."""
+    outputs = []
+    for rate in (100, 200, 400):
+        t = torch.arange(1, rate + 1, dtype=torch.float64).unsqueeze(1) / rate  # the second's end is common
+        u = torch.sin(2 * torch.pi * 3 * t + torch.arange(channels)).unsqueeze(0)
+        outputs.append(module(u, rate=rate)[0][:, rate // 100 - 1 :: rate // 100].detach())
+    first, second = relative(outputs[0], outputs[1]), relative(outputs[1], outputs[2])
+    assert first < coarsest and 1.7 < first / second < 2.3
+
+
 def relative(found, expected):
     """Return the relative L2 error."""
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)

@@ -12,7 +12,13 @@ from audiossm.mixers import LMU, LMUCell
 from audiossm.mixers.lmu import CHUNK, delay_network, hold, powers, remember
 
 from .law import check_law
-from .mixer_checks import check_file, check_gradients, relative
+from .mixer_checks import (
+    check_file,
+    check_finer_rate_of_a_held_input,
+    check_finer_rate_of_a_smooth_input,
+    check_gradients,
+    relative,
+)
 
 # The law
 
@@ -189,25 +195,12 @@ def test_the_window_survives_a_change_of_rate(rate):
 
 def test_a_finer_rate_gives_the_same_exactly_where_the_input_is_held():
     torch.manual_seed(0)
-    module = LMU(3, 6, 2, theta=0.001, native_rate=16000).double()
-    u = torch.randn(2, 50, 3, dtype=torch.float64)
-    for finer in (2, 3):
-        y, state = module(u.repeat_interleave(finer, dim=1), rate=finer * 16000)
-        native, last = module(u)
-        assert relative(y[:, finer - 1 :: finer].detach(), native.detach()) < 1e-12
-        assert relative(state["m"].detach(), last["m"].detach()) < 1e-12
+    check_finer_rate_of_a_held_input(LMU(3, 6, 2, theta=0.001, native_rate=16000).double(), 3)
 
 
 def test_a_finer_rate_gives_the_same_to_first_order_for_a_smooth_signal():
     torch.manual_seed(0)
-    module = LMU(3, 6, 2, theta=0.2, native_rate=100).double()
-    outputs = []
-    for rate in (100, 200, 400):
-        t = torch.arange(1, rate + 1, dtype=torch.float64).unsqueeze(1) / rate  # the second's end is common
-        u = torch.sin(2 * torch.pi * 3 * t + torch.arange(3)).unsqueeze(0)
-        outputs.append(module(u, rate=rate)[0][:, rate // 100 - 1 :: rate // 100].detach())
-    first, second = relative(outputs[0], outputs[1]), relative(outputs[1], outputs[2])
-    assert first < 0.2 and 1.7 < first / second < 2.3  # half the step, half the error
+    check_finer_rate_of_a_smooth_input(LMU(3, 6, 2, theta=0.2, native_rate=100).double(), 3, coarsest=0.2)
 
 
 # Their files

@@ -11,7 +11,13 @@ from audiossm.mixers.hippo import s4d_legs
 from audiossm.mixers.s5 import hippo_n
 
 from .law import check_law
-from .mixer_checks import check_file, check_gradients, relative
+from .mixer_checks import (
+    check_file,
+    check_finer_rate_of_a_held_input,
+    check_finer_rate_of_a_smooth_input,
+    check_gradients,
+    relative,
+)
 
 
 def as_complex(pairs):
@@ -111,25 +117,12 @@ def test_s5_is_the_dense_system(rate):
 
 def test_a_finer_rate_gives_the_same_exactly_where_the_input_is_held():
     torch.manual_seed(0)
-    module = S5(3, 8, blocks=2, native_rate=16000).double()
-    u = torch.randn(2, 50, 3, dtype=torch.float64)
-    for finer in (2, 3):
-        y, state = module(u.repeat_interleave(finer, dim=1), rate=finer * 16000)
-        native, last = module(u)
-        assert relative(y[:, finer - 1 :: finer].detach(), native.detach()) < 1e-12
-        assert relative(state["x"].detach(), last["x"].detach()) < 1e-12
+    check_finer_rate_of_a_held_input(S5(3, 8, blocks=2, native_rate=16000).double(), 3)
 
 
 def test_a_finer_rate_gives_the_same_to_first_order_for_a_smooth_signal():
     torch.manual_seed(0)
-    module = S5(3, 8, blocks=2, native_rate=100).double()
-    outputs = []
-    for rate in (100, 200, 400):
-        t = torch.arange(1, rate + 1, dtype=torch.float64).unsqueeze(1) / rate  # the second's end is common
-        u = torch.sin(2 * torch.pi * 3 * t + torch.arange(3)).unsqueeze(0)
-        outputs.append(module(u, rate=rate)[0][:, rate // 100 - 1 :: rate // 100].detach())
-    first, second = relative(outputs[0], outputs[1]), relative(outputs[1], outputs[2])
-    assert first < 0.1 and 1.7 < first / second < 2.3  # half the step, half the error
+    check_finer_rate_of_a_smooth_input(S5(3, 8, blocks=2, native_rate=100).double(), 3, coarsest=0.1)
 
 
 # Its file

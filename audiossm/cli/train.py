@@ -1,6 +1,6 @@
 """`audiossm train`: a data folder becomes a model."""
 
-import ast
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -9,26 +9,25 @@ import typer
 
 from audiossm.cli.app import app
 
+WHEN = re.compile(r'^    when = \(?\s*"(.+)"$', re.MULTILINE)
+
 
 def mixers() -> str:
     """Say when to take which mixer: what their files say, read without torch, which help has to do without."""
     package = find_spec("audiossm.mixers")
     assert package is not None and package.submodule_search_locations
-    lines = []
-    for file in sorted(Path(package.submodule_search_locations[0]).glob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "when" and ast.literal_eval(node.value):
-                lines.append(f"- **{file.stem.replace('_', '-')}**: {ast.literal_eval(node.value)}")
+    files = sorted(Path(package.submodule_search_locations[0]).glob("*.py"))
+    said = {file.stem: WHEN.search(file.read_text(encoding="utf-8")) for file in files}
+    lines = [f"- **{name.replace('_', '-')}**: {when[1]}" for name, when in said.items() if when]
     return "\n".join(["Mixers (`--mixer`), and when to take which:", "", *lines])
 
 
-train = typer.Typer(
-    no_args_is_help=True, help="Train a model on a data folder (needs audiossm[train]).", epilog=mixers()
-)
+MIXERS = mixers()
+train = typer.Typer(no_args_is_help=True, help="Train a model on a data folder (needs audiossm[train]).", epilog=MIXERS)
 app.add_typer(train, name="train")
 
 
-@train.command(epilog=mixers())
+@train.command(epilog=MIXERS)
 def keywords(
     data: Annotated[Path, typer.Option(help="A folder per word (Speech Commands' layout), or manifest.csv.")],
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],

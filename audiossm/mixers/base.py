@@ -7,6 +7,9 @@ means empty.
 Glossary: B batch, L length, H channels, N state, T frame.
 """
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
@@ -20,11 +23,13 @@ class Mixer(nn.Module):
     Attributes:
         streamable: False for a module that needs the future (a bidirectional one); export refuses it.
         any_rate: whether `rate`, the rate in Hz of the module's own input, may differ from the native one.
+        native_rate: rate in Hz that its parameters are meant for; None: it has none.
         when: when to take it, a sentence for `audiossm train --help`; empty for what is not a layer to choose.
     """
 
     streamable = True
     any_rate = False
+    native_rate: int | None = None
     when = ""
 
     def initial_state(self, batch: int) -> State:
@@ -36,6 +41,19 @@ class Mixer(nn.Module):
         if rate is not None:
             raise ValueError(f"{type(self).__name__} has no sampling rate: it runs on the clock of its input")
 
+    def step_at(self, rate: int | None) -> float:
+        """Return a step at `rate` Hz in steps of the native rate: 1 where no rate is given.
+
+        Raises ValueError for a rate that is not above zero, or where there is no native rate.
+        """
+        if self.native_rate is None:
+            self.refuse_rate(rate)
+        if rate is None or self.native_rate is None:
+            return 1.0
+        if not rate > 0:
+            raise ValueError(f"a sampling rate is above 0 Hz, not {rate}")
+        return self.native_rate / rate
+
 
 def part(state: State, prefix: str) -> State:
     """Return the entries of a flat state below `prefix.`, without the prefix."""
@@ -45,6 +63,11 @@ def part(state: State, prefix: str) -> State:
 def whole(parts: dict[str, State]) -> State:
     """Join states into a flat one: {"a": {"x": t}} becomes {"a.x": t}."""
     return {f"{prefix}.{name}": value for prefix, state in parts.items() for name, value in state.items()}
+
+
+def log_uniform(size: int, low: float, high: float) -> Tensor:
+    """Return logarithms (size,) of numbers that are log-uniform from low to high: how steps begin."""
+    return torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low)
 
 
 def slow(parameter: nn.Parameter, lr: float = 0.001) -> nn.Parameter:

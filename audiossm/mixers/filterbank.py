@@ -56,6 +56,7 @@ class Filterbank(Mixer):
     """
 
     any_rate = True
+    native_rate: int
     width_in_erb = 0.5  # half-width at half power: the channel passes one ERB
     centre: Tensor
     width: Tensor

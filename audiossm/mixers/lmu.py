@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiossm.mixers.base import Mixer, State
-from audiossm.mixers.clock import step_at
 
 WINDOW = 64.0  # steps that a window holds if nothing is said
 CHUNK = 32  # steps: a chunk costs Q² N products a window, and N² Q to lead its first state to its end
@@ -63,9 +62,7 @@ class LMU(Mixer):
 
     def discrete(self, rate: int | None = None) -> tuple[Tensor, Tensor]:
         """Return Ā (N, N) and B̄ (N,) in float64 for a step at `rate` Hz."""
-        if self.native_rate is None:
-            self.refuse_rate(rate)
-        step = step_at(rate, self.native_rate)
+        step = self.step_at(rate)
         return kept(self.held) if step == 1 else hold(self.d_state, self.theta / step, self.held.device)
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:

@@ -1,14 +1,11 @@
 """LSSL: the dense ancestor of S4 (Gu, Johnson, Goel, Saab, Dao, Rudra and Ré 2021, arXiv 2110.13985)."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from audiossm.kernels import channelwise
 from audiossm.kernels.dispatch import exporting
-from audiossm.mixers.base import Mixer, State, slow
-from audiossm.mixers.clock import step_at
+from audiossm.mixers.base import Mixer, State, log_uniform, slow
 from audiossm.mixers.dense import bilinear, doublings, kernel, orbit, power, respond, toeplitz, transposed
 from audiossm.mixers.hippo import HIPPO
 
@@ -54,8 +51,7 @@ class LSSL(Mixer):
         a, b = HIPPO[init](d_state)
         self.register_buffer("a", a.float())
         self.register_buffer("b", b.float())
-        span = math.log(dt_max) - math.log(dt_min)
-        self.log_dt = slow(nn.Parameter(torch.rand(d_model) * span + math.log(dt_min)), lr)
+        self.log_dt = slow(nn.Parameter(log_uniform(d_model, dt_min, dt_max)), lr)
         self.c = nn.Parameter(torch.randn(d_model, d_state))
         self.d = nn.Parameter(torch.randn(d_model))
 
@@ -66,9 +62,7 @@ class LSSL(Mixer):
     def discrete(self, rate: int | None = None) -> tuple[Tensor, Tensor]:
         """Return Ā (H, N, N) and B̄ (H, N) in float64, with the step dt · native_rate / rate."""
         dt = self.log_dt.double().exp()
-        if self.native_rate is None:
-            self.refuse_rate(rate)
-        dt = dt * step_at(rate, self.native_rate)
+        dt = dt * self.step_at(rate)
         return bilinear(self.a.double(), self.b.double(), dt)
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:

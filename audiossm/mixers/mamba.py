@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.kernels import causal_conv1d, selective_scan
-from audiossm.mixers.base import Mixer, State, slow
+from audiossm.mixers.base import Mixer, State, log_uniform, slow
 
 
 class Mamba(Mixer):
@@ -87,7 +87,7 @@ def step_bias(size: int, dt_min: float, dt_max: float) -> Tensor:
     """Return biases (size,) whose softplus is log-uniform in [dt_min, dt_max]."""
     if not 0 < dt_min <= dt_max:
         raise ValueError(f"steps range from dt_min to dt_max: 0 < dt_min <= dt_max, not {dt_min} and {dt_max}")
-    dt = torch.exp(torch.rand(size) * (math.log(dt_max) - math.log(dt_min)) + math.log(dt_min))
+    dt = log_uniform(size, dt_min, dt_max).exp()
     return dt + torch.log(-torch.expm1(-dt))  # the inverse of softplus
 
 

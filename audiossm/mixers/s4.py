@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from audiossm.kernels import channelwise, dplr_kernel, pairs
 from audiossm.kernels.dispatch import exporting, on_gpu
-from audiossm.mixers.base import Mixer, State, slow
-from audiossm.mixers.clock import step_at
+from audiossm.mixers.base import Mixer, State, log_uniform, slow
 from audiossm.mixers.dense import doublings, kernel, orbit, power, respond, toeplitz, transposed
 from audiossm.mixers.dplr import Loop, bilinear_loop, legs_dplr
 
@@ -58,8 +57,7 @@ class S4(Mixer):
         self.native_rate = native_rate
         self.any_rate = native_rate is not None
         w, p, b = (torch.view_as_real(x).float().repeat(d_model, 1, 1) for x in legs_dplr(d_state)[:3])  # (H, N/2, 2)
-        span = math.log(dt_max) - math.log(dt_min)
-        self.log_dt = slow(nn.Parameter(torch.rand(d_model) * span + math.log(dt_min)), lr)
+        self.log_dt = slow(nn.Parameter(log_uniform(d_model, dt_min, dt_max)), lr)
         self.log_decay = slow(nn.Parameter((-w[..., 0]).log()), lr)  # Re Λ = -exp(.) stays negative
         self.frequency = slow(nn.Parameter(w[..., 1].clone()), lr)
         self.p = slow(nn.Parameter(p), lr)
@@ -74,9 +72,7 @@ class S4(Mixer):
     def continuous(self, rate: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return Λ, P and B (H, N/2), complex128, and the step dt · native_rate / rate (H, 1), float64."""
         dt = self.log_dt.double().exp().unsqueeze(1)
-        if self.native_rate is None:
-            self.refuse_rate(rate)
-        dt = dt * step_at(rate, self.native_rate)
+        dt = dt * self.step_at(rate)
         w = torch.complex(-self.log_decay.double().exp(), self.frequency.double())
         return w, pairs.as_complex(self.p.double()), pairs.as_complex(self.b.double()), dt
 

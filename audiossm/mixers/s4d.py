@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.kernels import pairs, ssm_conv
-from audiossm.mixers.base import Mixer, State, slow
-from audiossm.mixers.clock import step_at
+from audiossm.mixers.base import Mixer, State, log_uniform, slow
 from audiossm.mixers.discretise import METHODS
 from audiossm.mixers.hippo import EIGENVALUES
 
@@ -46,8 +45,7 @@ class S4D(Mixer):
         self.native_rate = native_rate
         self.any_rate = native_rate is not None
         a = EIGENVALUES[init](d_state).float().repeat(d_model, 1, 1)  # (H, N/2, 2)
-        span = math.log(dt_max) - math.log(dt_min)
-        self.log_dt = slow(nn.Parameter(torch.rand(d_model) * span + math.log(dt_min)), lr)
+        self.log_dt = slow(nn.Parameter(log_uniform(d_model, dt_min, dt_max)), lr)
         self.log_decay = slow(nn.Parameter((-a[..., 0]).log()), lr)  # Re A = -exp(.) stays negative
         self.frequency = slow(nn.Parameter(a[..., 1].clone()), lr)
         self.c = nn.Parameter(torch.randn(d_model, d_state // 2, 2) * math.sqrt(0.5))
@@ -60,9 +58,7 @@ class S4D(Mixer):
     def discrete(self, rate: int | None = None) -> tuple[Tensor, Tensor]:
         """Return log Ā and C·B̄, both (H, N/2, 2), with the step dt · native_rate / rate."""
         dt = self.log_dt.exp()
-        if self.native_rate is None:
-            self.refuse_rate(rate)
-        dt = dt * step_at(rate, self.native_rate)
+        dt = dt * self.step_at(rate)
         a = pairs.pair(-self.log_decay.exp(), self.frequency)
         log_a, b = self.discretise(a, dt[:, None, None])
         return log_a, pairs.mul(b, self.c)

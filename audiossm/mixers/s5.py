@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.kernels import decay_scan, pairs
-from audiossm.mixers.base import Mixer, State, slow
-from audiossm.mixers.clock import step_at
+from audiossm.mixers.base import Mixer, State, log_uniform, slow
 from audiossm.mixers.discretise import zero_order_hold
 from audiossm.mixers.hippo import legs_skew
 
@@ -53,8 +52,7 @@ class S5(Mixer):
         # Real matrices in the coordinates of HiPPO-N, seen from those of its eigenvectors (appendix B.1): V is unitary.
         b = v.mH @ (torch.randn(d_state, d_model) / math.sqrt(d_model)).to(v)
         c = (torch.randn(d_model, d_state) / math.sqrt(d_state)).to(v) @ v
-        span = math.log(dt_max) - math.log(dt_min)
-        self.log_dt = slow(nn.Parameter(torch.rand(d_state // 2) * span + math.log(dt_min)), lr)
+        self.log_dt = slow(nn.Parameter(log_uniform(d_state // 2, dt_min, dt_max)), lr)
         self.log_decay = slow(nn.Parameter((-a[:, 0]).log()), lr)  # Re Λ = -exp(.) stays negative
         self.frequency = slow(nn.Parameter(a[:, 1].clone()), lr)
         self.b = slow(nn.Parameter(torch.view_as_real(b).float()), lr)  # (N/2, H, 2)
@@ -67,9 +65,7 @@ class S5(Mixer):
 
     def discrete(self, rate: int | None = None) -> tuple[Tensor, Tensor]:
         """Return log Λ̄ (N/2, 2) and B̄ (N/2, H, 2) by zero-order hold, with the step dt · native_rate / rate."""
-        if self.native_rate is None:
-            self.refuse_rate(rate)
-        dt = self.log_dt.exp() * step_at(rate, self.native_rate)
+        dt = self.log_dt.exp() * self.step_at(rate)
         a = pairs.pair(-self.log_decay.exp(), self.frequency)
         log_a, gain = zero_order_hold(a, dt.unsqueeze(1))
         return log_a, pairs.mul(gain.unsqueeze(1), self.b)

@@ -36,6 +36,7 @@ class WaveformEncoder(Mixer):
     """
 
     any_rate = True
+    native_rate: int
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
 from audiossm.kernels.gpu.complex import times
+from audiossm.kernels.gpu.linear_scan import along_time
 from audiossm.kernels.gpu.ssm_plan import CONFIGS, SsmPlan, ssm_plan
 
 CUT = tl.constexpr(1 + 0.7213 * 2**-11)  # 1 / the mean of what is left of a number: its first 11 of 24 digits
@@ -427,11 +428,6 @@ def plain(*parameters: Tensor | None) -> list:
     return [p if p is None else p.float().contiguous() for p in parameters]
 
 
-def readable(v: Tensor) -> Tensor:
-    """Return v (B, H, L) with samples side by side: where channels are, a copy costs a tenth of reading them so."""
-    return v if v.stride(2) == 1 else v.contiguous()
-
-
 @torch.library.custom_op("audiossm::ssm_conv", mutates_args=())
 def ssm_conv(
     u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | None, adjoint: bool = False
@@ -441,7 +437,7 @@ def ssm_conv(
     The adjoint takes the gradients of the outputs and of the last state, and returns those of u and of the first state.
     """
     y, plan = u.new_empty(u.shape), ssm_plan(u, log_a.shape[1], "outputs")
-    u, (log_a, c, d, state) = readable(u), plain(log_a, c, d, state)
+    u, (log_a, c, d, state) = along_time(u), plain(log_a, c, d, state)
     last = log_a.new_empty(u.shape[0], *log_a.shape)
     ends = log_a.new_empty(u.shape[0], plan.segments, *log_a.shape) if plan.segments > 1 else None
     launch(
@@ -458,7 +454,7 @@ def ssm_conv_parameters(
 ) -> Tensor:
     """Return the gradients of c, log a and d side by side, (H, 4 N + 1), given those of the outputs and last state."""
     plan = ssm_plan(u, log_a.shape[1], "parameters")
-    u, grad, (log_a, c, state, last_grad) = readable(u), readable(grad), plain(log_a, c, state, last_grad)
+    u, grad, (log_a, c, state, last_grad) = along_time(u), along_time(grad), plain(log_a, c, state, last_grad)
     ends = log_a.new_empty(2, u.shape[0], plan.segments, *log_a.shape) if plan.segments > 1 else None
     out = log_a.new_empty(plan.blocks, log_a.shape[0], 4 * log_a.shape[1] + 1)
     launch(
