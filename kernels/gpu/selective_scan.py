@@ -47,6 +47,7 @@ CONFIGS: dict[str, dict[str, int]] = {
     "chunks": {"Q": 128},
     "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
     "outputs": {"S": 8, "R": 1, "W": 16, "maxnreg": 128},
+    "walk": {"R": 1, "W": 16, "maxnreg": 168},
     "gradients": {"S": 8, "R": 2, "W": 8, "maxnreg": 255, "BLOCKS": 1},
 }
 ENOUGH = 4096  # programs that fill a GPU
@@ -138,6 +139,12 @@ def sigmoid(x):
 
 
 @triton.jit
+def once(x):
+    """Return x (S, 1, W, R), a sum of one: each number is computed by one thread, not again by all that need it."""
+    return tl.sum(x, 1, keep_dims=True)
+
+
+@triton.jit
 def own_channels(channels, block, W: tl.constexpr, R: tl.constexpr):
     """Return a block's channels within their group (1, 1, W, R), and which of them there are."""
     own = block * (W * R) + tl.arange(0, W)[None, None, :, None] * R + tl.arange(0, R)[None, None, None, :]
@@ -181,7 +188,7 @@ def read_delta(delta, inside, bias, SOFTPLUS: tl.constexpr):
     raw = read(delta, inside) + bias
     d = raw
     if SOFTPLUS:
-        d = softplus(raw)
+        d = once(softplus(raw))
     return tl.where(inside, d, 0.0), raw
 
 
@@ -365,16 +372,19 @@ def gradients(
                 out, opened = tl.sum(h * c, 1, keep_dims=True) + through * x, sigmoid(gate)
                 tl.store(z_grad + to, dy * out * opened * (1.0 + gate * (1.0 - opened)), here)
                 dy *= gate * opened
-            l, m = back(a, c * dy, m, s, S)  # noqa: E741
-            of_b, of_c = over_channels(dt * x * l), over_channels(dy * h)
+            of_c = over_channels(dy * h)
             if i > 0:
-                of_b, of_c = of_b + read(b_grad + t, some), of_c + read(c_grad + t, some)
-            tl.store(b_grad + t, of_b, some)
+                of_c += read(c_grad + t, some)
             tl.store(c_grad + t, of_c, some)
+            l, m = back(a, c * dy, m, s, S)  # noqa: E741
+            of_b = over_channels(dt * x * l)
+            if i > 0:
+                of_b += read(b_grad + t, some)
+            tl.store(b_grad + t, of_b, some)
             of_input, of_decay = tl.sum(l * b, 1, keep_dims=True), l * left
             of_dt = x * of_input + tl.sum(of_decay * a2, 1, keep_dims=True) * LN2
             if SOFTPLUS:
-                of_dt *= sigmoid(raw)
+                of_dt *= once(sigmoid(raw))
             tl.store(u_grad + to, dt * of_input + through * dy, here)
             tl.store(d_grad + to, of_dt, here)
             of_a += tl.sum(of_decay * dt, 0, keep_dims=True)
@@ -389,10 +399,10 @@ def gradients(
 
 def tile(kernel: str, states: int) -> dict[str, int]:
     """Return the constants of a kernel for N states: as many numbers in all as for 16."""
-    config, M = CONFIGS[kernel], triton.next_power_of_2(states)
+    config, M = {"S": CONFIGS["gradients"]["S"], "num_warps": 1} | CONFIGS[kernel], triton.next_power_of_2(states)
     room = max(1, 16 * config["W"] * config["R"] // M)
-    W = min(room, max(config["W"], 32 // M))
-    return {"S": config["S"], "M": M, "W": W, "R": room // W, "num_warps": 1, "maxnreg": config["maxnreg"]}
+    W = min(room, max(config["W"], 32 * config["num_warps"] // M))
+    return {"S": config["S"], "M": M, "W": W, "R": room // W} | {k: config[k] for k in ("num_warps", "maxnreg")}
 
 
 class Plan:
@@ -494,7 +504,7 @@ def selective_scan_backward(
     u_grad, d_grad = (torch.empty(u.shape, dtype=x.dtype, device=u.device) for x in (u, delta))
     z_grad = u.new_empty(0) if z is None else torch.empty(u.shape, dtype=z.dtype, device=u.device)
     u, delta, A, B, C, D, z, delta_bias = ready(u, delta, A, B, C, D, z, delta_bias)
-    grad, constants = along_time(grad), tile("gradients", plan.states)
+    grad, constants = along_time(grad), tile("walk", plan.states)
     ends, a_grad = torch.empty_like(starts), torch.empty_like(starts)
     marks = starts.new_empty(plan.batch, triton.cdiv(plan.length, constants["S"]), *A.shape)
     one = starts.new_empty(plan.batch, plan.chunks, 2, plan.D)
@@ -505,7 +515,7 @@ def selective_scan_backward(
             SOFTPLUS=delta_softplus, **constants,
         )  # fmt: skip
         ends, first_grad = plan.carried(ends, sums, A, last_grad.contiguous(), True)
-        constants["BLOCKS"] = CONFIGS["gradients"]["BLOCKS"]
+        constants = tile("gradients", plan.states) | {"BLOCKS": CONFIGS["gradients"]["BLOCKS"]}
         parts = plan.parts(constants)
         b_grad, c_grad = (starts.new_empty(parts, *x.shape) for x in (B, C))
         gradients[plan.grid(constants)](
