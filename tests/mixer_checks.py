@@ -44,6 +44,8 @@ def run_as_file(module, u, state, frame, rate=None):
     assert {node.domain for node in proto.graph.node} <= {""} and not {"Loop", "Scan", "If"} & operators
     real = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
     assert {tensor.data_type for tensor in proto.graph.initializer} <= real
+    constants = [(tensor.data_type, *tensor.dims, tensor.raw_data) for tensor in proto.graph.initializer]
+    assert len(constants) == len(set(constants)), "a constant is stored twice"
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )
