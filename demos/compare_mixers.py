@@ -3,16 +3,17 @@
     python demos/compare_mixers.py DATA OUT [--mixers s4d,mamba2,gru] [--epochs 30] [--seeds 3] [--at-once 4]
 
 Each cell, a mixer with a seed, is a run folder in OUT. What is there is not made again and a training that was stopped
-goes on, so that the command can be given until the table is complete. `--at-once` trainings share the GPU or the cores;
-the cost of a frame is measured after them, with nothing else running. Writes OUT/table.md, OUT/table.json and
-OUT/table.png (accuracy against cost).
+goes on, so that the command can be given until the table is complete. A cell that fails is told in a line, the others
+are made all the same, and the command ends with 1. `--at-once` trainings share the GPU or the cores; the cost of a
+frame is measured after them, with nothing else running. Writes OUT/table.md, OUT/table.json and OUT/table.png (accuracy
+against cost), of the cells that there are.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
@@ -57,13 +58,15 @@ def main(
 ) -> None:
     """Fill the table's cells and write it."""
     names = mixers.split(",") if mixers else [name for name, mixer in known_mixers().items() if mixer.streamable]
-    labels = tuple(sorted({clip.label for clip in find_clips(data)}))
-    widths = {name: width(name, labels, layers, params) for name in names}
+    try:
+        labels = tuple(sorted({clip.label for clip in find_clips(data)}))
+        widths = {name: width(name, labels, layers, params) for name in names}
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from None
     beds = [part for folder in noise or () for part in ("--noise", folder)]
     beds += [part for folder in speech or () for part in ("--speech", folder)]
 
-    def train(cell: tuple[str, int]) -> None:
-        name, seed = cell
+    def train(name: str, seed: int) -> None:
         run = out / f"{name}-{seed}"
         if not (run / "model.safetensors").exists():
             size = ["--mixer", name, "--width", widths[name], "--layers", layers, "--epochs", epochs, "--seed", seed]
@@ -71,22 +74,41 @@ def main(
             audiossm("train", "keywords", "--data", data, "--out", run, *size, *beds, *resume, "--no-progress")
         kept(run / "accuracy.json", "evaluate", run, "--data", data, "--rates", ",".join(RATES))
         kept(run / "streams.json", "evaluate", run, "--data", data, "--stream", *beds)
-        print(f"{name}, seed {seed}: done", flush=True)
 
-    out.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(train, [(name, seed) for seed in range(seeds) for name in names]))
-    for name in names:
-        run = out / f"{name}-0"
+    def measure(name: str, run: Path) -> None:
         if not (run / "model.onnx").exists():
             audiossm("export", run, "--out", run / "model.onnx")
         kept(run / "bench.json", "bench", run / "model.onnx", "--seconds", "20")
-    rows = {name: row([out / f"{name}-{seed}" for seed in range(seeds)]) for name in names}
+
+    out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(at_once) as pool:
+        cells = [(name, seed) for seed in range(seeds) for name in names]
+        trained = dict(zip(cells, pool.map(lambda cell: made(train, *cell), cells), strict=True))
+    rows, complete = {}, all(trained.values())
+    for name in names:
+        runs = [out / f"{name}-{seed}" for seed in range(seeds) if trained[name, seed]]
+        if runs and made(measure, name, runs[0]):
+            rows[name] = row(runs)
+        else:
+            complete = False
     rows = dict(sorted(rows.items(), key=lambda item: -item[1]["accuracy"]))
     (out / "table.json").write_text(json.dumps(rows, indent=1))
     (out / "table.md").write_text(table(rows))
     draw(rows, out / "table.png")
     print(table(rows))
+    if not complete:
+        raise SystemExit("the table is not complete: see above for what failed; the same command makes the rest")
+
+
+def made(make: Callable[..., None], name: str, what: object) -> bool:
+    """Make something of a mixer and say that it is done, or in a line why not."""
+    try:
+        make(name, what)
+    except RuntimeError as error:
+        print(f"{name}, {make.__name__} {what}: {error}", file=sys.stderr, flush=True)
+        return False
+    print(f"{name}, {make.__name__} {what}: done", flush=True)
+    return True
 
 
 def width(name: str, labels: tuple[str, ...], layers: int, params: int) -> int:
@@ -101,11 +123,15 @@ def width(name: str, labels: tuple[str, ...], layers: int, params: int) -> int:
 
 
 def audiossm(*arguments: object) -> str:
-    """Run the program, with a process to each thread so that several share the cores, and return what it prints."""
+    """Run the program, with a process to each thread so that several share the cores, and return what it prints.
+
+    Raises RuntimeError with the line in which it says why it failed.
+    """
     command = [sys.executable, "-m", "audiossm", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
-        raise SystemExit(f"{' '.join(command[2:])}: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"ended with {done.returncode} and said nothing"]
+        raise RuntimeError(f"{said[-1]} ({' '.join(command[2:])})")
     return done.stdout
 
 
