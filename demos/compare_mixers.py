@@ -1,6 +1,6 @@
 """Every mixer on the same words: equal parameters, equal epochs, several seeds, one table.
 
-    python demos/compare_mixers.py DATA OUT [--mixers s4d,mamba2,gru] [--epochs 30] [--seeds 3] [--at-once 4]
+    python demos/compare_mixers.py DATA OUT [--mixers "s4d,gru,s4d*3 attention"] [--epochs 30] [--seeds 3] [--at-once 4]
 
 Each cell, a mixer with a seed, is a run folder in OUT. What is there is not made again and a training that was stopped
 goes on, so that the command can be given until the table is complete. A cell that fails is told in a line, the others
@@ -11,10 +11,12 @@ against cost), of the cells that there are.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -27,9 +29,11 @@ import typer
 
 from audiossm.data import find_clips
 from audiossm.mixers.catalog import known_mixers
-from audiossm.tasks import KeywordConfig, KeywordModel, parameter_count
+from audiossm.tasks import KeywordModel, parameter_count
 from audiossm.training.recipes import load_recipe
 
+# The papers' states are for thousands of steps; a clip is fifty. N that leave the models wide, as each mixer counts it.
+STATES = {"s4": 16, "s4d": 16, "lssl": 16, "mamba2": 32, "mamba3": 32, "s4d*3 attention": 16}
 RATES = ("16000", "8000", "48000")
 COLUMNS = {
     "params": "parameters",
@@ -47,7 +51,9 @@ COLUMNS = {
 def main(
     data: Path,
     out: Path,
-    mixers: Annotated[str | None, typer.Option(help="Names, separated by commas; all that stream by default.")] = None,
+    mixers: Annotated[
+        str | None, typer.Option(help="Mixers or patterns, separated by commas; all mixers that stream by default.")
+    ] = None,
     params: Annotated[int, typer.Option(help="Parameters that each model has, nearly.")] = 200_000,
     layers: int = 4,
     epochs: int = 30,
@@ -57,7 +63,8 @@ def main(
     speech: list[Path] | None = None,
 ) -> None:
     """Fill the table's cells and write it."""
-    names = mixers.split(",") if mixers else [name for name, mixer in known_mixers().items() if mixer.streamable]
+    streaming = [name for name, mixer in known_mixers().items() if mixer.streamable]
+    names = [name.strip() for name in mixers.split(",")] if mixers else streaming
     try:
         labels = tuple(sorted({clip.label for clip in find_clips(data)}))
         widths = {name: width(name, labels, layers, params) for name in names}
@@ -67,9 +74,10 @@ def main(
     beds += [part for folder in speech or () for part in ("--speech", folder)]
 
     def train(name: str, seed: int) -> None:
-        run = out / f"{name}-{seed}"
+        run = folder(out, name, seed)
         if not (run / "model.safetensors").exists():
-            size = ["--mixer", name, "--width", widths[name], "--layers", layers, "--epochs", epochs, "--seed", seed]
+            size = ["--pattern", name, "--width", widths[name], "--layers", layers, "--epochs", epochs, "--seed", seed]
+            size += ["--d-state", STATES[name]] if name in STATES else []
             resume = ["--resume"] if (run / "last.ckpt").exists() else []
             audiossm("train", "keywords", "--data", data, "--out", run, *size, *beds, *resume, "--no-progress")
         kept(run / "accuracy.json", "evaluate", run, "--data", data, "--rates", ",".join(RATES))
@@ -86,7 +94,7 @@ def main(
         trained = dict(zip(cells, pool.map(lambda cell: made(train, *cell), cells), strict=True))
     rows, complete = {}, all(trained.values())
     for name in names:
-        runs = [out / f"{name}-{seed}" for seed in range(seeds) if trained[name, seed]]
+        runs = [folder(out, name, seed) for seed in range(seeds) if trained[name, seed]]
         if runs and made(measure, name, runs[0]):
             rows[name] = row(runs)
         else:
@@ -98,6 +106,11 @@ def main(
     print(table(rows))
     if not complete:
         raise SystemExit("the table is not complete: see above for what failed; the same command makes the rest")
+
+
+def folder(out: Path, name: str, seed: int) -> Path:
+    """Return the run folder of a cell; a pattern's signs are none for a file system."""
+    return out / f"{re.sub(r'[^a-z0-9]+', '-', name)}-{seed}"
 
 
 def made(make: Callable[..., None], name: str, what: object) -> bool:
@@ -112,14 +125,13 @@ def made(make: Callable[..., None], name: str, what: object) -> bool:
 
 
 def width(name: str, labels: tuple[str, ...], layers: int, params: int) -> int:
-    """Return the width, a multiple of 8, whose model has nearest to so many parameters."""
+    """Return the width whose model has nearest to so many parameters: a multiple of 4, of 8 for attention's heads."""
+    config = replace(load_recipe("base").with_layers(name, layers).config, labels=labels, d_state=STATES.get(name))
 
     def size(d_model: int) -> int:
-        config = load_recipe("base").with_layers(name, layers).config
-        sizes: dict[str, Any] = {**vars(config), "labels": labels, "d_model": d_model}
-        return parameter_count(KeywordModel(KeywordConfig(**sizes)))
+        return parameter_count(KeywordModel(replace(config, d_model=d_model)))
 
-    return min(range(8, 264, 8), key=lambda d_model: abs(size(d_model) - params))
+    return min(range(8, 264, 8 if "attention" in name else 4), key=lambda d_model: abs(size(d_model) - params))
 
 
 def audiossm(*arguments: object) -> str:
