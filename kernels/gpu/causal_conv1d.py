@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
-from audiossm.kernels.gpu.linear_scan import along_time
+from audiossm.kernels.gpu.layout import along_time, channels_last, turned_back
 
 # BH channels and BL steps a program, where neighbours in memory are steps or are channels.
 CONFIGS: dict[str, dict[str, int]] = {
@@ -136,7 +136,7 @@ KERNELS = {
 
 def layout(x: Tensor) -> str:
     """Say what lies side by side in memory."""
-    return "channels" if x.stride(1) == 1 and x.shape[1] > 1 and x.stride(2) != 1 else "steps"
+    return "channels" if channels_last(x) and x.shape[1] > 1 else "steps"
 
 
 def last_inputs(x: Tensor, state: Tensor) -> Tensor:
@@ -168,6 +168,9 @@ def causal_conv1d_backward(
 
     It reads samples side by side: with channels so it took 2.2 ms in place of 0.8 (SiLU, B16 H256 L16384, H100).
     """
+    if channels_last(x):
+        of_x, *others = causal_conv1d_backward(along_time(x), weight, bias, silu, state, g, last)
+        return turned_back(of_x), *others
     (batch, channels, length), (_, width), weight = x.shape, weight.shape, weight.contiguous()
     x, g = along_time(x), along_time(g)
     config = CONFIGS["backward"]
@@ -194,7 +197,8 @@ def _(
     x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, state: Tensor, g: Tensor, last: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     of_state = torch.empty_like(state, memory_format=torch.contiguous_format)
-    return x.new_empty(x.shape), torch.empty_like(weight), weight.new_empty(weight.shape[0]), of_state
+    of_x = x.new_empty(x.mT.shape).mT if channels_last(x) else x.new_empty(x.shape)
+    return of_x, torch.empty_like(weight), weight.new_empty(weight.shape[0]), of_state
 
 
 def remember(ctx, inputs: tuple, output: tuple) -> None:
