@@ -29,6 +29,7 @@ def record(
 
     The samples give the shapes. Recording runs the module; its buffers (running statistics) are put back.
     """
+    torch.backends.cuda.preferred_linalg_library("cusolver")  # the other one, MAGMA, waits for the GPU: no graph can
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     pool = torch.cuda.graph_pool_handle()  # the graphs share their scratch memory: they never run at the same time
     graphs: dict[tuple, Callable[[Tensor], Tensor]] = {}
