@@ -156,7 +156,9 @@ class SaShiMi(Mixer):
 
             def layer(both: bool, name: str, channels: str | None) -> SaShiMiLayer:
                 if channels is not None:
-                    raise ValueError(f"a tier's layers have their feed-forward block: write {name!r} without +{channels}")
+                    raise ValueError(
+                        f"a tier's layers have their feed-forward block: write {name!r} without +{channels}"
+                    )
                 width = widths[k]
 
                 def mixer(_: int) -> Mixer:
@@ -189,7 +191,13 @@ class SaShiMi(Mixer):
         parts = [(f"tiers.{len(self.pool)}", self.tiers[-1])]
         for k in reversed(range(len(self.pool))):
             descent = [(f"descents.{k}", self.descents[k])] if self.descents else []
-            parts = [*descent, (f"down.{k}", self.down[k]), *parts, (f"up.{k}", self.up[k]), (f"tiers.{k}", self.tiers[k])]
+            parts = [
+                *descent,
+                (f"down.{k}", self.down[k]),
+                *parts,
+                (f"up.{k}", self.up[k]),
+                (f"tiers.{k}", self.tiers[k]),
+            ]
         return parts
 
     def phase(self, state: State | None) -> int:
@@ -241,7 +249,11 @@ class SaShiMi(Mixer):
         """
         rows = []
         for k, period in enumerate(self.periods):
-            mine = [m for name, m in self.stateful() if name in (f"tiers.{k}", f"descents.{k}", f"up.{k - 1}", f"down.{k - 1}")]
+            mine = [
+                m
+                for name, m in self.stateful()
+                if name in (f"tiers.{k}", f"descents.{k}", f"up.{k - 1}", f"down.{k - 1}")
+            ]
             weights = sum(p.numel() for m in mine for p in m.parameters())
             state = sum(t.numel() for m in mine for t in m.initial_state(1).values())
             rows.append(TierCost(period, weights, state))
