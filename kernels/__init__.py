@@ -4,6 +4,7 @@ from audiossm.kernels.cauchy import cauchy, cauchy_reference, dplr_kernel, dplr_
 from audiossm.kernels.causal_conv1d import causal_conv1d, causal_conv1d_reference
 from audiossm.kernels.channelwise import channelwise
 from audiossm.kernels.fft_conv import fft_conv, fft_conv_reference
+from audiossm.kernels.layers_step import Layers, layers_step, layers_step_reference
 from audiossm.kernels.linear_scan import linear_scan, linear_scan_reference
 from audiossm.kernels.scan import decay_scan, decay_scan_reference
 from audiossm.kernels.selective_scan import selective_scan, selective_scan_reference
@@ -12,6 +13,7 @@ from audiossm.kernels.ssm import ssm_conv, ssm_conv_reference
 from audiossm.kernels.vandermonde import vandermonde, vandermonde_reference
 
 __all__ = [
+    "Layers",
     "cauchy",
     "cauchy_reference",
     "causal_conv1d",
@@ -23,6 +25,8 @@ __all__ = [
     "dplr_kernel_reference",
     "fft_conv",
     "fft_conv_reference",
+    "layers_step",
+    "layers_step_reference",
     "linear_scan",
     "linear_scan_reference",
     "selective_scan",

@@ -11,6 +11,8 @@ from importlib import import_module
 import pytest
 import torch
 
+from audiossm.kernels import Layers
+
 from .kernel_checks import INTERPRETED
 
 triton = pytest.importorskip("triton", reason="triton is not installed here")
@@ -143,6 +145,14 @@ def cauchy(op, rows):
     op.gradients[(1,)](meta(rows, 8, 500, 2), z, w, v, 8, 32, 500, R=rows, BN=32, **op.CONFIGS["gradients"])
 
 
+def layers_step(op, batch, layers, channels, modes, inner):
+    of_layer = (2, channels, modes), (channels,), (2, channels), (2, channels, channels)
+    of_ff = (channels, inner), (inner,), (inner, channels), (channels,)
+    a, d, norm, gate = (meta(layers, *shape) for shape in of_layer)
+    numbers = Layers(a, a, d, norm, gate, norm, norm, *(meta(layers, *shape) for shape in of_ff))
+    op.layers_step(meta(batch, channels), meta(layers, batch, 2, channels, modes), numbers, 1e-5)
+
+
 CASES = [
     (ssd, torch.bfloat16, 64, 1, 128),
     (ssd, torch.float32, 5, 2, 7),
@@ -163,6 +173,9 @@ CASES = [
     (decay_scan, 1, 1, 1),
     (ssd, torch.float32, 1, 1, 1, 1, 1, 1),
     (causal_conv1d, torch.float32, True, False, 1, 1, 1),
+    (layers_step, 128, 8, 64, 32, 128),
+    (layers_step, 1, 8, 256, 32, 512),
+    (layers_step, 1, 1, 5, 1, 5),
 ]
 
 
