@@ -3,6 +3,7 @@
 from audiossm.kernels.cauchy import cauchy, cauchy_reference, dplr_kernel, dplr_kernel_reference
 from audiossm.kernels.causal_conv1d import causal_conv1d, causal_conv1d_reference
 from audiossm.kernels.channelwise import channelwise
+from audiossm.kernels.draw import Readout, draw, draw_reference
 from audiossm.kernels.fft_conv import fft_conv, fft_conv_reference
 from audiossm.kernels.layers_step import Layers, layers_step, layers_step_reference
 from audiossm.kernels.linear_scan import linear_scan, linear_scan_reference
@@ -14,6 +15,7 @@ from audiossm.kernels.vandermonde import vandermonde, vandermonde_reference
 
 __all__ = [
     "Layers",
+    "Readout",
     "cauchy",
     "cauchy_reference",
     "causal_conv1d",
@@ -23,6 +25,8 @@ __all__ = [
     "decay_scan_reference",
     "dplr_kernel",
     "dplr_kernel_reference",
+    "draw",
+    "draw_reference",
     "fft_conv",
     "fft_conv_reference",
     "layers_step",

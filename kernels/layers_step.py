@@ -5,6 +5,8 @@ A layer is S4D's residual block and a feed-forward block (S4, Gu et al. 2022, ap
     v = norm(u)       x <- a x + v        g = gelu(Re(c · x) + d v)        u <- u + (W_1 g + b_1) sigmoid(W_2 g + b_2)
                                           u <- u + W_out gelu(W_in norm(u) + b_in) + b_out
 
+and around all layers is a skip: what comes in is added to what comes out.
+
 A step is a chain of small products, which leaves a GPU idle but for the time each launch takes; so one launch does all
 layers, and a row of the batch is a program's own. Only what trains no more is stepped: there is no backward.
 
@@ -37,8 +39,11 @@ class Layers(NamedTuple):
     ff_out_bias: Tensor  # (M, H)
 
 
-def layers_step_reference(u: Tensor, state: Tensor, layers: Layers, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+def layers_step_reference(
+    u: Tensor, state: Tensor, layers: Layers, added: Tensor | None = None, eps: float = 1e-5
+) -> tuple[Tensor, Tensor]:
     """Compute `layers_step` as its definition says; return the outputs and the states behind it."""
+    first = u = u if added is None else u + added
     states = []
     for m in range(len(layers.d)):
         here = Layers(*(numbers[m] for numbers in layers))
@@ -51,16 +56,17 @@ def layers_step_reference(u: Tensor, state: Tensor, layers: Layers, eps: float =
         u = u + w[0] * w[1].sigmoid()
         v = F.layer_norm(u, u.shape[-1:], *here.ff_norm, eps)
         u = u + F.gelu(v @ here.ff_in + here.ff_in_bias) @ here.ff_out + here.ff_out_bias
-    return u, torch.stack(states)
+    return first + u, torch.stack(states)
 
 
-def layers_step(u: Tensor, state: Tensor, layers: Layers, eps: float = 1e-5) -> Tensor:
-    """Run M layers one step on, and change `state` in place, as a CUDA graph wants.
+def layers_step(u: Tensor, state: Tensor, layers: Layers, added: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Run M layers one step on, with a skip around them all, and change `state` in place, as a CUDA graph wants.
 
     Args:
         u: (B, H) inputs, channels side by side.
         state: (M, B, 2, H, N) planes, contiguous: the states before the step, and after it those behind it.
         layers: the layers' numbers.
+        added: (B, H) to add to u before anything else; None: nothing.
         eps: of the norms.
 
     Returns:
@@ -69,7 +75,7 @@ def layers_step(u: Tensor, state: Tensor, layers: Layers, eps: float = 1e-5) -> 
     if on_gpu(u, state, layers.ff_in):
         from audiossm.kernels.gpu.layers_step import layers_step as in_triton
 
-        return in_triton(u, state, layers, eps)
-    y, behind = layers_step_reference(u, state, layers, eps)
+        return in_triton(u, state, layers, added, eps)
+    y, behind = layers_step_reference(u, state, layers, added, eps)
     state.copy_(behind)
     return y

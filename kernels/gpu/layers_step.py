@@ -59,8 +59,8 @@ def product(x, weight):
 
 @triton.jit(do_not_specialize=("batch", "layers"))
 def layers_rows(
-    u, y, state, scratch, a, c, d, norm, gate, gate_bias, ff_norm, ff_in, ff_in_bias, ff_out, ff_out_bias,
-    u_b, batch, layers,
+    u, added, y, state, scratch, a, c, d, norm, gate, gate_bias, ff_norm, ff_in, ff_in_bias, ff_out, ff_out_bias,
+    u_b, added_b, batch, layers,
     EPS: tl.constexpr, H: tl.constexpr, N: tl.constexpr, F: tl.constexpr,
     HP: tl.constexpr, NP: tl.constexpr, FP: tl.constexpr, ROWS: tl.constexpr,
     HB: tl.constexpr, OB: tl.constexpr, DB: tl.constexpr,
@@ -74,6 +74,9 @@ def layers_rows(
     through = scratch + row * (2 * H + max(H, F))  # u; what the norm gives; what a nonlinearity gives
     x = state + row[:, :, None] * 2 * H * N
     now = tl.load(u + row * u_b + h, mine, 0.0)
+    if added is not None:
+        now += tl.load(added + row * added_b + h, mine, 0.0)
+    come = now
     tl.store(through + h, now, mine)
 
     for _ in range(layers):
@@ -138,15 +141,15 @@ def layers_rows(
         ff_norm, ff_in, ff_in_bias = ff_norm + 2 * H, ff_in + H * F, ff_in_bias + F
         ff_out, ff_out_bias = ff_out + F * H, ff_out_bias + H
 
-    tl.store(y + row * H + h, now, mine)
+    tl.store(y + row * H + h, come + now, mine)
 
 
-def layers_step(u: Tensor, state: Tensor, layers: Layers, eps: float) -> Tensor:
+def layers_step(u: Tensor, state: Tensor, layers: Layers, added: Tensor | None, eps: float) -> Tensor:
     """See `audiossm.kernels.layers_step`."""
     (batch, channels), modes, inner = u.shape, state.shape[-1], layers.ff_in.shape[-1]
     whole = all(numbers.is_contiguous() for numbers in layers)
-    if not (state.is_contiguous() and whole and u.stride(1) == 1):
-        raise ValueError("layers_step wants its state and its layers contiguous, and the channels of u side by side")
+    if not (state.is_contiguous() and whole and u.stride(1) == 1 and (added is None or added.stride(1) == 1)):
+        raise ValueError("layers_step wants its state and its layers contiguous, and channels side by side")
     config = dict(next(sizes for most, sizes in CONFIGS.items() if channels <= most or most == max(CONFIGS)))
     tile = config.pop("TILE")
     padded, inner_padded = (max(16, triton.next_power_of_2(size)) for size in (channels, inner))
@@ -154,7 +157,7 @@ def layers_step(u: Tensor, state: Tensor, layers: Layers, eps: float) -> Tensor:
     y, scratch = torch.empty_like(u, memory_format=torch.contiguous_format), u.new_empty(batch, 2 * channels + max(channels, inner))
     with on_device(u):
         layers_rows[(triton.cdiv(batch, config["ROWS"]),)](
-            u, y, state, scratch, *layers, u.stride(0), batch, len(layers.d),
+            u, added, y, state, scratch, *layers, u.stride(0), 0 if added is None else added.stride(0), batch, len(layers.d),
             EPS=eps, H=channels, N=modes, F=inner, HP=padded, NP=modes_padded, FP=inner_padded,
             HB=min(padded, max(1, tile // modes_padded)), OB=min(padded, max(1, tile // padded)),
             DB=min(padded, max(1, tile // inner_padded)), **config,
