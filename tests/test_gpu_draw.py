@@ -37,4 +37,6 @@ def test_the_largest_tile():
     to = torch.empty_like(y)
     exact = Readout(*(part.double() for part in readout))
     assert torch.equal(draw(y, readout, uniform, table, to), draw_reference(y.double(), exact, uniform.double()))
-    torch.testing.assert_close(draw(y, readout, uniform, table, to, 0.0), draw_reference(y, readout, uniform, 1.0, 1e-9))
+    torch.testing.assert_close(
+        draw(y, readout, uniform, table, to, 0.0), draw_reference(y, readout, uniform, 1.0, 1e-9)
+    )

@@ -36,7 +36,12 @@ def inputs(batch, layers, channels, modes, inner):
 def test_sizes(sizes):
     u, state, layers = inputs(*sizes)
     added = noise(*u.shape, seed=9).detach() if sizes[0] > 1 else None
-    exact = u.double(), state.double(), Layers(*(x.double() for x in layers)), added if added is None else added.double()
+    exact = (
+        u.double(),
+        state.double(),
+        Layers(*(x.double() for x in layers)),
+        added if added is None else added.double(),
+    )
     expected = layers_step_reference(*exact)
     y = layers_step(u, state, layers, added)
     assert error(y, expected[0]) < 1e-5

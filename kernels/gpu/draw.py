@@ -72,7 +72,8 @@ def draw(
     """See `audiossm.kernels.draw`."""
     (batch, channels), codes = y.shape, readout.weight.shape[1]
     held = (y, uniform, table, *(part for part in readout if part is not None))
-    if not all(part.is_contiguous() for part in held) or to.stride(1) != 1 or (added is not None and added.stride(1) != 1):
+    beside = (to,) if added is None else (to, added)
+    if not all(part.is_contiguous() for part in held) or any(part.stride(1) != 1 for part in beside):
         raise ValueError("draw wants contiguous tensors, and the channels of `to` and `added` side by side")
     symbols = torch.empty(batch, dtype=torch.int64, device=y.device)
     width, inner = triton.next_power_of_2(codes), triton.next_power_of_2(channels)

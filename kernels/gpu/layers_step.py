@@ -8,7 +8,6 @@ Glossary: B batch, H channels, N modes, F feed-forward channels; HP, NP, FP the 
 program; HB channels, OB and DB outputs of a tile.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -154,10 +153,11 @@ def layers_step(u: Tensor, state: Tensor, layers: Layers, added: Tensor | None, 
     tile = config.pop("TILE")
     padded, inner_padded = (max(16, triton.next_power_of_2(size)) for size in (channels, inner))
     modes_padded = triton.next_power_of_2(modes)
-    y, scratch = torch.empty_like(u, memory_format=torch.contiguous_format), u.new_empty(batch, 2 * channels + max(channels, inner))
+    y, scratch = u.new_empty(u.shape), u.new_empty(batch, 2 * channels + max(channels, inner))
+    added_b = 0 if added is None else added.stride(0)
     with on_device(u):
         layers_rows[(triton.cdiv(batch, config["ROWS"]),)](
-            u, added, y, state, scratch, *layers, u.stride(0), 0 if added is None else added.stride(0), batch, len(layers.d),
+            u, added, y, state, scratch, *layers, u.stride(0), added_b, batch, len(layers.d),
             EPS=eps, H=channels, N=modes, F=inner, HP=padded, NP=modes_padded, FP=inner_padded,
             HB=min(padded, max(1, tile // modes_padded)), OB=min(padded, max(1, tile // padded)),
             DB=min(padded, max(1, tile // inner_padded)), **config,
