@@ -159,6 +159,20 @@ def draw(op, batch, channels, codes, top_p):
     op.draw(y, readout, meta(batch), meta(codes, channels), y, 0.9, top_p, y, 1e-5)
 
 
+def rowwise(op, channels, dtype=torch.float32):
+    u, y, bias, wide = meta(2, 300, channels), meta(2, 300, channels, dtype=dtype), meta(channels), meta(2 * channels)
+    x = meta(2, 300, 2 * channels, dtype=dtype)
+    op.norm._init_fn(u, y, bias, bias, bias, 1e-5)
+    op.norm_backward._init_fn(u, u, u, bias, 1e-5)
+    op.norm_backward._init_fn(u, None, u, bias, 1e-5)
+    op.activate._init_fn(x, wide, True)
+    op.activate._init_fn(x, wide, False)
+    op.activate_backward._init_fn(x, wide, y, True)
+    op.activate_backward._init_fn(y, bias, y, False)
+    op.add_bias._init_fn(u, y, bias)
+    op.sum_of_steps._init_fn(u)
+
+
 CASES = [
     (ssd, torch.bfloat16, 64, 1, 128),
     (ssd, torch.float32, 5, 2, 7),
@@ -182,6 +196,8 @@ CASES = [
     (layers_step, 128, 8, 64, 32, 128),
     (layers_step, 1, 8, 256, 32, 512),
     (layers_step, 1, 1, 5, 1, 5),
+    (rowwise, 64),
+    (rowwise, 5, torch.bfloat16),
     (draw, 128, 64, 256, 0.9),
     (draw, 1, 256, 256, 1.0),
 ]
