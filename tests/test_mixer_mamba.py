@@ -11,7 +11,7 @@ from audiossm.mixers import Mamba, Mamba2, Mamba3, mamba, mamba2, mamba3
 from audiossm.mixers.mamba2 import head_channels
 
 from .law import check_law
-from .mixer_checks import run_as_file
+from .mixer_checks import FRAMES, run_as_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -413,7 +413,7 @@ def drive(module, x, dt, rates, b):
 )
 def test_the_exported_file_is_the_module(name, steps, nodes):
     module = build(name, torch.float32)
-    u, start = noise(module, 3, 512 // steps * steps), random_state(module, 3)
+    u, start = noise(module, 3, FRAMES * steps), random_state(module, 3)
     found, state, graph = run_as_file(module, u, start, steps)
     assert len(graph.node) <= nodes
     with torch.no_grad():

@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -123,6 +124,9 @@ def train_keywords(
     if trainer.is_global_zero:
         about = summary(trainer, train, options, time.monotonic() - begun)
         about |= {name: begun_as[name] for name in ("extends", "teachers") if name in begun_as}
+        if "experts" in about:
+            balance, dropped = about["experts"].values()
+            say(f"experts: balance {balance:.2f} (1: all used alike), {100 * dropped:.2f} % of their choices dropped")
         save_model(out, model.cpu().eval(), about)
         draw_filters(out / "filters.png", bank_of(model.encoder))
     say(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
@@ -249,7 +253,7 @@ def build_trainer(
     decay = 1 - 1 / max(2.0, options.averaging * steps)
     callbacks: list[Callback] = [
         StepSeed(options.seed),
-        WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay)),
+        WeightAveraging(multi_avg_fn=average(decay)),
         OneModel(),
         RichProgressBar(leave=False) if progress else Report(say),
         LastCheckpoint(out / "last.ckpt"),
@@ -272,6 +276,20 @@ def build_trainer(
     )
 
 
+def average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
+    """Return what moves averaged tensors towards the current ones; `decay` is the share that stays.
+
+    Integers stay as they began: recordings, counts, and numbers that are kept as bits (`audiossm.mixers.lmu`).
+    """
+    move = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: list[Tensor], current: list[Tensor], steps: Any) -> None:  # all of one type
+        if averaged[0].is_floating_point():
+            move(averaged, current, steps)
+
+    return update
+
+
 def layout(devices: str) -> tuple[int, int]:
     """Return the number of devices on this machine and of machines like it: torchrun's, where it has started us."""
     if devices != "auto" and (not devices.isdecimal() or int(devices) < 1):
@@ -286,7 +304,12 @@ def layout(devices: str) -> tuple[int, int]:
 
 def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: float) -> dict[str, Any]:
     """Return what a reader of the model wants to know of its training."""
-    accuracy = trainer.callback_metrics.get("val_accuracy")
+    told = trainer.callback_metrics
+    accuracy = told.get("val_accuracy")
+    experts = {}
+    if "experts_dropped" in told:  # of the last epoch
+        balance, dropped = (round(float(told[f"experts_{what}"]), 4) for what in ("balance", "dropped"))
+        experts = {"experts": {"balance": balance, "dropped_share": dropped}}
     return {
         "clips": len(train),
         "epochs": options.epochs,
@@ -295,5 +318,6 @@ def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: 
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "devices": trainer.world_size,
         "val_accuracy": None if accuracy is None else round(100 * float(accuracy), 2),
+        **experts,
         "options": asdict(options),
     }
