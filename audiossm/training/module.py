@@ -1,8 +1,8 @@
 """The keyword task as Lightning sees it: augmentation, loss, metrics and the optimiser."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from audiossm.training.continuous import (
     words_in,
 )
 from audiossm.training.graphed import record
+from audiossm.training.optimiser import optimiser
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
 from audiossm.training.teacher import Teachers
 
@@ -193,25 +194,7 @@ class KeywordTraining(LightningModule):
         self.accuracy(logits[:, -1], target)
         self.log("val_accuracy", self.accuracy, prog_bar=True)
 
-    def configure_optimizers(self):
-        """AdamW in three groups: SSM parameters, those without decay (biases, norms, D), and matrices."""
-        o = self.options
-        groups: dict[tuple[float, float], list] = {}
-        for parameter in self.model.parameters():
-            lr = getattr(parameter, "ssm_lr", None)
-            decay = o.weight_decay if lr is None and parameter.ndim == 2 else 0.0
-            groups.setdefault((o.lr_factor * (lr or o.lr), decay), []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
-            fused=self.device.type == "cuda",
-        )
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, with a learning rate that rises and falls."""
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(1, round(o.warmup * steps))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimiser(self.model, self.options, steps, fused=self.device.type == "cuda")
