@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from audiossm.data.recordings import Recordings
 
@@ -13,7 +14,7 @@ HEARD = 2000  # seconds that are listened to for it
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Dataset):
     """Windows of `size` samples. A place (3,) int64 is a recording, the window's first sample, and whether it is fresh.
 
     A fresh window is heard as if nothing were before it; the others go on where the one before them ended.

@@ -43,7 +43,10 @@ def task_of(folder: str | Path) -> str:
     return read_about(Path(folder))["task"]
 
 
-def load_model(folder: str | Path, kind: type[M] = KeywordModel) -> tuple[M, dict[str, Any]]:
+def load_model(
+    folder: str | Path,
+    kind: type[M] = KeywordModel,  # type: ignore[assignment]
+) -> tuple[M, dict[str, Any]]:
     """Read a model, in eval mode, and the summary of its training. Weights only: nothing in the folder is executed.
 
     Raises FileNotFoundError or ValueError with one line where the folder holds no finished model of ours, or one of

@@ -1,7 +1,7 @@
 """Generation: the samples so far to a distribution of the next one, at the sample rate.
 
-MambaByte's idea for audio (Wang et al. 2024, arXiv 2401.13660): codes in, no tokenizer, and any stack as the byte model;
-SaShiMi (Goel et al. 2022, arXiv 2202.09729) where the stack has pools.
+MambaByte's idea for audio (Wang et al. 2024, arXiv 2401.13660): codes in, no tokenizer, and any stack as the byte
+model. With pools it is SaShiMi (Goel et al. 2022, arXiv 2202.09729).
 """
 
 from dataclasses import dataclass
@@ -68,8 +68,8 @@ class GenerationConfig:
 class GenerationModel(Mixer):
     """Embedding, backbone and a linear layer: codes (B, L) to what is known of the code after each, (B, L, K).
 
-    The code before the first sample is START, one more than there are, and its embedding is zero. A model of classes adds
-    the embedding of the class to that of every code.
+    The code before the first sample is START, one more than there are, and its embedding is zero. A model of classes
+    adds the embedding of the class to that of every code.
     """
 
     task: ClassVar[str] = "generation"
@@ -97,7 +97,7 @@ class GenerationModel(Mixer):
     def forward(
         self, codes: Tensor, state: State | None = None, rate: int | None = None, label: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """Map codes (B, L) to the outputs (B, L, K) for the code after each; label (B,): the class, where there are any.
+        """Map codes (B, L) to the outputs (B, L, K) for the code after each; label (B,): the class, if there are any.
 
         Of a whole clip x_0 .. x_n-1 the codes are START, x_0 .. x_n-2, and the outputs are for x_0 .. x_n-1.
         """

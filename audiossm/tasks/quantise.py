@@ -52,8 +52,8 @@ class Coding:
 class MuLaw(Coding):
     """Mu-law with mu 255 in its continuous form, y = sign(x) ln(1 + mu|x|) / ln(1 + mu), not G.711's segments.
 
-    y in [-1, 1] is rounded to 256 levels that lie evenly and hold no zero: digital silence becomes code 128, whose level
-    is 0.00009 of full scale. Code 128 therefore decodes to 0, or silence would come back with an offset.
+    y in [-1, 1] is rounded to 256 levels that lie evenly and hold no zero: digital silence becomes code 128, whose
+    level is 0.00009 of full scale. Code 128 therefore decodes to 0, or silence would come back with an offset.
     """
 
     name, codes = "mu-law", MU + 1

@@ -81,7 +81,7 @@ class GenerationTraining(LightningModule):
         self.mean.update(mean_heard(bits, heard), weight=heard.sum())
         self.log("val_bits", self.mean, prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate that rises and falls."""
         steps = int(self.trainer.estimated_stepping_batches)
         return optimiser(self.model, self.options, steps, fused=self.device.type == "cuda")

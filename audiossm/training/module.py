@@ -194,7 +194,7 @@ class KeywordTraining(LightningModule):
         self.accuracy(logits[:, -1], target)
         self.log("val_accuracy", self.accuracy, prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate that rises and falls."""
         steps = int(self.trainer.estimated_stepping_batches)
         return optimiser(self.model, self.options, steps, fused=self.device.type == "cuda")

@@ -9,7 +9,7 @@ from torch import nn
 from audiossm.training.options import Optimisation
 
 
-def optimiser(model: nn.Module, o: Optimisation, steps: int, fused: bool) -> dict[str, Any]:
+def optimiser(model: nn.Module, o: Optimisation, steps: int, fused: bool) -> Any:
     """Return what Lightning's `configure_optimizers` does, for a training of so many steps.
 
     Three groups: SSM parameters, those without decay (biases, norms, D), and matrices.

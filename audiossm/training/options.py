@@ -128,8 +128,8 @@ class GenerateOptions(Optimisation):
 
     Attributes:
         window: seconds of a recording that a step hears at once.
-        carry: hand the state on to the window that follows: back-propagation is truncated at the windows' ends, but what
-            the model remembers is not. Without it each window is heard as if nothing had been before.
+        carry: hand the state on to the window that follows: back-propagation is truncated at the windows' ends, but
+            what the model remembers is not. Without it each window is heard as if nothing had been before.
     """
 
     batch: int = 8
