@@ -34,3 +34,11 @@ def difference(right: np.ndarray, other: np.ndarray) -> dict[str, object]:
     """Compare two accuracies on the same clips, (models, n) bool each: {"points", "ci95"}, paired by clip and model."""
     gain = right.mean(0) - other.mean(0)
     return {"points": round(100 * float(gain.mean()), 3), "ci95": bootstrap(gain)}
+
+
+def bootstrap_ratio(values: np.ndarray, sizes: np.ndarray) -> list[float]:
+    """Return the 95 % interval of sum(values) / sum(sizes), (n,) a clip each, by resampling the clips (Efron 1979)."""
+    n = len(values)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    low, high = np.percentile((counts @ values) / (counts @ sizes), (2.5, 97.5))
+    return [round(float(low), 4), round(float(high), 4)]
