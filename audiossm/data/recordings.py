@@ -1,5 +1,6 @@
 """Recordings of any length, read from anywhere in them: kept in memory where they fit, else left on disk."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,14 +74,15 @@ class Recordings:
         """Read a piece that lies within recording i, with what its resampling needs around it."""
         rate = self.file_rates[i]
         margin = 0 if rate == self.rate else round(MARGIN * rate)
-        first = max(0, begin * rate // self.rate - margin)
+        together = rate // math.gcd(rate, self.rate)  # samples of the file after which one of both rates coincide
+        first = max(0, begin * rate // self.rate - margin) // together * together
         with opened(self.clips[i].path) as file:
             file.seek(first)
             channels = file.read(-(-end * rate // self.rate) + margin - first, dtype="float32", always_2d=True)
         if not np.isfinite(channels).all():
             raise ValueError(f"{self.clips[i].path} holds NaN or infinite samples")
         samples = resample(channels.mean(axis=1), rate, self.rate)
-        ahead = begin - round(first * self.rate / rate)
+        ahead = begin - first * self.rate // rate
         piece = to_int16(samples[ahead : ahead + end - begin])
         return np.pad(piece, (0, end - begin - len(piece)))
 
