@@ -5,13 +5,13 @@ model. With pools it is SaShiMi (Goel et al. 2022, arXiv 2202.09729).
 """
 
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from audiossm.backbones import hybrid_stack
 from audiossm.backbones.hybrid import read_pattern
+from audiossm.backbones.sashimi import SaShiMi
 from audiossm.mixers.base import Mixer, State
 from audiossm.mixers.catalog import build_mixer
 from audiossm.tasks.quantise import find_coding
@@ -34,7 +34,7 @@ class GenerationConfig:
         d_model: width at the sample rate.
         layers: of each tier of SaShiMi, or of the whole stack.
         pools: samples that become one at each pool of SaShiMi; none: a plain stack at the sample rate.
-        expand: by which each pool widens.
+        expand: by which each pool widens, and an MLP of a plain stack.
         feed_forward: width of SaShiMi's feed-forward layers over the tier's.
         d_state: N of the mixers that have one, as each counts it; None: each one's own.
         dropout: share of channels left out in training.
@@ -135,11 +135,21 @@ class Value(nn.Module):
 def build_backbone(config: GenerationConfig) -> Mixer:
     """Build the stack that the config tells, at the sample rate on both sides."""
 
-    def mixer(name: str, d_model: int) -> Mixer:
-        sizes = {"d_state": config.d_state, "native_rate": config.rate, **(WAVENET if name == "tcn" else {})}
-        return build_mixer(name, d_model, **sizes)
-
+    sizes: dict[str, Any] = {"d_state": config.d_state, **WAVENET}  # each mixer takes those that it knows
     if config.pools:
-        raise NotImplementedError("SaShiMi")
-    make = partial(mixer, d_model=config.d_model)
-    return hybrid_stack(config.pattern, config.d_model, config.layers, make, config.dropout, config.expand)
+        return SaShiMi(
+            config.d_model,
+            config.layers,
+            config.pools,
+            config.expand,
+            config.feed_forward,
+            [config.pattern] * len(config.pools) + [config.centre or config.pattern],
+            dropout=config.dropout,
+            native_rate=config.rate,
+            **sizes,
+        )
+
+    def mixer(name: str) -> Mixer:
+        return build_mixer(name, config.d_model, native_rate=config.rate, **sizes)
+
+    return hybrid_stack(config.pattern, config.d_model, config.layers, mixer, config.dropout, config.expand)

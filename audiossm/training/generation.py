@@ -31,7 +31,10 @@ class GenerationTraining(LightningModule):
     def on_train_start(self) -> None:
         """On one GPU, record the step of windows that are all fresh."""
         if self.carried is not None:
-            self.carried = {name: value.to(self.device) for name, value in self.carried.items()}
+            self.carried = {
+                name: value.to(self.device) if value.is_floating_point() else value
+                for name, value in self.carried.items()
+            }
         if self.device.type != "cuda" or self.trainer.world_size > 1 or self.options.carry:
             return
         windows = self.trainer.datamodule.windows  # type: ignore[attr-defined]
@@ -94,12 +97,12 @@ def mean_heard(bits: Tensor, heard: Tensor) -> Tensor:
 
 
 def emptied(state: State | None, fresh: Tensor) -> State | None:
-    """Return a state with the rows of fresh windows (B,) empty, which zeros are; what all rows share stays."""
+    """Return a state with the rows of fresh windows (B,) empty, which zeros are; phases, which all share, stay."""
     if state is None:
         return None
 
     def kept(value: Tensor) -> Tensor:
         rows = fresh.view(-1, *(1 for _ in value.shape[1:]))
-        return value.masked_fill(rows, 0) if len(value) == len(fresh) else value
+        return value.masked_fill(rows, 0) if value.is_floating_point() else value
 
     return {name: kept(value) for name, value in state.items()}
