@@ -79,9 +79,10 @@ def loudness(recordings: Recordings) -> dict[str, object]:
 
     Of what was heard (some 2,000 seconds, evenly spread). Raises ValueError where it is all silent.
     """
-    second = Windows(recordings, recordings.rate, torch.zeros(len(recordings), dtype=torch.int64))
-    places = second.one_by_one()
-    pieces = [recordings.read(i, b, b + second.size) for i, b, _ in places[:: -(-len(places) // HEARD)].tolist()]
+    places = Windows(recordings, recordings.rate, torch.zeros(len(recordings), dtype=torch.int64)).one_by_one()
+    ends = [min(b + recordings.rate, recordings.lengths[i]) for i, b, _ in places.tolist()]
+    chosen = list(zip(places.tolist(), ends, strict=True))[:: -(-len(places) // HEARD)]
+    pieces = [recordings.read(i, b, end) for (i, b, _), end in chosen]
     power = np.array([np.mean(np.square(piece / 32768.0)) for piece in pieces])
     if not power.any():
         raise ValueError("the recordings are silent: nothing but zeros, from which nothing can be learnt")
