@@ -162,10 +162,12 @@ def test_it_learns(folder, tmp_path):
     train(folder, tmp_path / "run", replace(OPTIONS, epochs=6), replace(TINY, d_model=16), say=said.append)
     assert said[0].endswith("on 8 recordings, 0.00 h at 2000 Hz")
     assert said[1].startswith("epoch 1: ") and said[1].endswith(" bits a sample on validation")
-    report = evaluate_generation([tmp_path / "run"], folder, window=0.1)
-    low, high = report["ci95"]
+    told = float(said[-2].split(": ")[1].split()[0])
+    assert told < 7.3  # 8 for one who knows nothing
+    report = evaluate_generation([tmp_path / "run"], folder, "val", window=0.1)
     assert report["n"] == 4 and report["samples"] == 4800 and len(report["clips"]) == 4
-    assert low <= report["bits"] <= high < 7.4  # 8 for one who knows nothing
+    assert report["bits"] == pytest.approx(told, abs=0.001)
+    assert report["ci95"][0] <= report["bits"] <= report["ci95"][1]
 
 
 def test_the_run_folder_tells_how_it_came_about(whole):
