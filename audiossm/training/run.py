@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from audiossm.tasks.checkpoint import write_beside
@@ -157,7 +158,7 @@ def build_trainer(
     decay = 1 - 1 / max(2.0, options.averaging * steps)
     callbacks: list[Callback] = [
         StepSeed(options.seed),
-        WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay)),
+        WeightAveraging(multi_avg_fn=average(decay)),
         OneModel(),
         report or RichProgressBar(leave=False),
         LastCheckpoint(out / "last.ckpt"),
@@ -178,6 +179,20 @@ def build_trainer(
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
     )
+
+
+def average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
+    """Return what moves averaged tensors towards the current ones; `decay` is the share that stays.
+
+    Integers stay as they began: recordings, counts, and numbers that are kept as bits (`audiossm.mixers.lmu`).
+    """
+    move = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: list[Tensor], current: list[Tensor], steps: Any) -> None:  # all of one type
+        if averaged[0].is_floating_point():
+            move(averaged, current, steps)
+
+    return update
 
 
 def layout(devices: str) -> tuple[int, int]:
