@@ -10,15 +10,19 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from audiossm.data import find_clips
 from audiossm.data.recordings import open_recordings
 from audiossm.data.windows import Windows
+from audiossm.kernels import dispatch
 from audiossm.tasks import GenerationConfig, GenerationModel, KeywordModel, load_model
 from audiossm.tasks.checkpoint import task_of
 from audiossm.training import GenerateOptions, train_generation
 from audiossm.training.evaluate_generation import bits_of, evaluate_generation
-from audiossm.training.generation import GenerationTraining, emptied
+from audiossm.training.generation import GenerationTraining, floats
+from audiossm.training.graphed import Recorded
 from audiossm.training.recipes import load_recipe, recipe_names
 
 from .law import check_law
@@ -228,14 +232,51 @@ def test_a_carried_state_is_that_of_the_whole(folder):
     model = GenerationModel(replace(TINY, rate=RATE)).eval()
     training = GenerationTraining(model, OPTIONS)
     codes, label = torch.randint(256, (2, 17)), torch.zeros(2, dtype=torch.int64)
-    fresh, goes_on = torch.tensor([True, True]), torch.tensor([False, True])
     with torch.inference_mode():
-        both, _ = training.bits(codes, label, fresh)
-        first, state = training.bits(codes[:, :9], label, fresh)
-        second, _ = training.bits(codes[:, 8:], label, goes_on, emptied(state, goes_on))
-        alone, _ = training.bits(codes[1:, 8:], label[1:], goes_on[1:])
-    assert torch.allclose(torch.cat((first, second), 1)[0], both[0], atol=1e-5)
-    assert torch.allclose(second[1], alone[0], atol=1e-5) and not torch.allclose(second[1], both[1, 8:], atol=1e-2)
+        both = training.hear(codes, label)[0]
+        first, _, *carried = training.hear(codes[:, :9], label, *floats(model.initial_state(2)))
+        second = training.hear(codes[:, 8:], label, *carried)[0]
+    assert torch.allclose(torch.cat((first, second), 1), both, atol=1e-5)
+
+
+def test_a_fresh_row_begins_with_nothing(folder, tmp_path, monkeypatch):
+    """Whatever was carried to it: its bits are those of a training that carries nothing."""
+    hear, begun = GenerationTraining.hear, []
+
+    def hearing(self, codes, label, *carried):
+        fresh = codes[:, 0] == self.model.start
+        if carried:
+            begun.append((fresh, [value.flatten(1).abs().sum(1) > 0 for value in carried]))
+        return hear(self, codes, label, *carried)
+
+    monkeypatch.setattr(GenerationTraining, "hear", hearing)
+    train(folder, tmp_path / "run", replace(OPTIONS, carry=True, epochs=1))
+    assert len(begun) == 12 and any((~fresh).any() for fresh, _ in begun)
+    for fresh, filled in begun:
+        assert all(torch.equal(any_of, ~fresh) for any_of in filled[:1]) and not any(f[fresh].any() for f in filled)
+
+
+STACK = {"pools": (), "pattern": "s4d tcn", "layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "carry"), [({}, False), ({"coding": "mixture"}, False), (STACK, False), (STACK, True)]
+)
+def test_a_step_can_be_recorded_on_a_gpu(change, carry, monkeypatch):
+    """As in tests/test_recordable.py. SaShiMi asks for a phase in its state, on the CPU, which a fake has not."""
+    monkeypatch.setattr(dispatch, "capable", lambda device: True)
+    model = GenerationModel(replace(TINY, rate=RATE, classes=("high", "low"), **change))
+    step = Recorded(model, GenerationTraining(model, OPTIONS).hear, ())
+    named = [*step.named_parameters(), *step.named_buffers()]
+    tensors = {name: value.detach() for name, value in named}
+    carried = floats(model.initial_state(3)) if carry else []
+    with FakeTensorMode() as fakes:
+        there = {name: fakes.from_tensor(value).to("cuda") for name, value in tensors.items()}
+        given = [fakes.from_tensor(value).to("cuda") for value in carried]
+        codes = torch.zeros(3, 41, dtype=torch.int64, device="cuda")
+        bits, _, *after = functional_call(step, there, (codes, codes[:, 0], *given))
+    assert bits.shape == (3, 40) and len(after) == len(carried)
+    assert {value.device.type for value in (bits, *after)} == {"cuda"}
 
 
 # Recipes

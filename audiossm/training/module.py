@@ -80,7 +80,7 @@ class KeywordTraining(LightningModule):
         self.model, self.options, self.teachers = model, options, teachers
         self.accuracy = MulticlassAccuracy(len(model.config.labels), average="micro")
         self.rates = augment.rates_around(model.config.rate, options.rate_jitter, RATE_STEP)
-        self.graphs: dict[tuple, Callable[[Tensor], Any]] = {}
+        self.graphs: dict[tuple, Callable[..., Any]] = {}
         self.taught_graphs: dict[tuple, Callable[[Tensor], Tensor]] = {}
         for router in routers(model):
             router.capacity = options.capacity
@@ -96,7 +96,8 @@ class KeywordTraining(LightningModule):
         clips = torch.zeros(o.batch, samples, device=self.device)
         rows = clips.new_zeros(o.batch // words_in(o.batch), row_samples(o.batch, samples, o.stream_pause))
         heard = {CLIPS: (clips, 1 - o.stream_share), ROWS: (rows, o.stream_share)}
-        variants = [((rate, how), sound) for rate in self.rates for how, (sound, share) in heard.items() if share > 0]
+        sounds = [(how, sound) for how, (sound, share) in heard.items() if share > 0]
+        variants = [((rate, how), (sound,)) for rate in self.rates for how, sound in sounds]
         self.graphs = record(self.model, self.hear, variants)
         if self.teachers is not None:
             self.taught_graphs = record(self.teachers.models, self.taught, variants)
