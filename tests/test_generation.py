@@ -23,6 +23,7 @@ from audiossm.training import GenerateOptions, train_generation
 from audiossm.training.evaluate_generation import bits_of, evaluate_generation
 from audiossm.training.generation import GenerationTraining, floats
 from audiossm.training.graphed import Recorded
+from audiossm.training.judge import frechet, judge_made
 from audiossm.training.recipes import load_recipe, recipe_names
 
 from .law import check_law
@@ -279,6 +280,34 @@ def test_a_step_can_be_recorded_on_a_gpu(change, carry, monkeypatch):
     assert {value.device.type for value in (bits, *after)} == {"cuda"}
 
 
+# What another model makes of what was made
+
+
+def test_frechet_distance():
+    """Of Gaussians whose distance is known: shifted, and scaled axis by axis."""
+    rng = np.random.default_rng(0)
+    one = rng.standard_normal((200_000, 3))
+    assert frechet(one, one) == pytest.approx(0, abs=1e-9)
+    assert frechet(one, one + np.array([3, 0, 4])) == pytest.approx(25, rel=1e-6)
+    scale = np.array([2.0, 1.0, 0.5])
+    want = np.square(one.std(0) * (scale - 1)).sum() + np.square(one.mean(0) * (scale - 1)).sum()
+    assert frechet(one, one * scale) == pytest.approx(want, rel=0.01)
+    assert frechet(one[:, :1], one[:, :1] * 2) == pytest.approx(1, rel=0.02)
+
+
+def test_the_judge(trained, toys, make, tmp_path):
+    """Clips like the real ones are recognised and near; noise is neither."""
+    rng = np.random.default_rng(5)
+    for folder, sound in {"good": make.word, "bad": lambda word, rng: rng.normal(0, 0.1, 16000)}.items():
+        for word in ("high", "low", "warble"):
+            (tmp_path / folder / word).mkdir(parents=True)
+            for i in range(6):
+                soundfile.write(tmp_path / folder / word / f"{i}.wav", sound(word, rng), 16000)
+    good, bad = (judge_made(trained, tmp_path / folder, toys) for folder in ("good", "bad"))
+    assert good["n"] == 18 and good["accuracy"] > 90 > 60 > bad["accuracy"] and good["real_accuracy"] > 90
+    assert good["ci95"][0] < good["accuracy"] and good["frechet_real"] < good["frechet"] < bad["frechet"] / 3
+
+
 # Recipes
 
 
@@ -372,7 +401,7 @@ def assert_refused(result, *parts, code=1):
     assert all(part in lines[0] for part in parts), result[2]
 
 
-def test_mistakes_on_the_command_line(run, folder, tmp_path):
+def test_mistakes_on_the_command_line(run, folder, whole, tmp_path):
     command = ("train", "generate", "--data", folder, "--out", tmp_path / "run", "--no-progress")
     assert_refused(run(*command, "--where", "language"), "column=value", code=2)
     assert_refused(run(*command, "--pools", "four"), "4,4", code=2)
@@ -380,5 +409,7 @@ def test_mistakes_on_the_command_line(run, folder, tmp_path):
     assert_refused(run(*command, "--recipe", "base"), "no recipe 'base'", "sashimi, small, stack")
     assert_refused(run(*command, "--where", "language=en"), "no manifest.csv")
     assert_refused(run(*command, "--coding", "pcm"), "no coding 'pcm'")
+    assert_refused(run("evaluate", whole, "--data", folder, "--judge", whole), "--made DIR", code=2)
+    assert_refused(run("evaluate", whole, "--data", folder, "--judge", whole, "--made", folder), "this is for keywords")
     assert_refused(run("train", "generate", "--data", tmp_path / "no", "--out", tmp_path / "run"), "no data folder")
     assert not (tmp_path / "run").exists()
