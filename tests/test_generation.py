@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -386,6 +390,22 @@ def test_the_way(run, folder, tmp_path):
     assert code == 0 and report["task"] == "generation" and report["bits"] > 0
     code, said, _ = run("evaluate", out, "--data", folder, "--window", 0.1, "--split", "val")
     assert code == 0 and "bits a sample" in said and "on 4 recordings" in said
+
+
+def test_two_processes_train_what_one_does(folder, tmp_path):
+    """They share every batch: the weights are the same but for the order in which gradients are summed."""
+    size = "--width 4 --layers 1 --d-state 4 --pools 2,2 --epochs 2 --batch 4 --window 0.1 --lr 0.01 --no-progress"
+    for devices in "12":
+        program = Path(sys.executable).with_name("audiossm")
+        command = [program, "train", "generate", "--data", folder, "--out", tmp_path / devices, "--devices", devices]
+        here = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run([*command, *size.split()], capture_output=True, text=True, timeout=120, env=here)
+        assert done.returncode == 0, done.stderr
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert load_model(tmp_path / "2", GenerationModel)[1]["devices"] == 2
+    assert all(torch.allclose(one[name], two[name], atol=2e-3) for name in one)
+    apart = sum((one[name] - two[name]).square().sum() for name in one) / sum(w.square().sum() for w in one.values())
+    assert apart.sqrt() < 1e-3
 
 
 @pytest.mark.parametrize("mixer", ["tcn", "gru", "mamba"])
