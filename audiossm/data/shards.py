@@ -3,8 +3,8 @@
 Files of one name up to its first dot are one sample: `0001.flac` with, if you like, `0001.cls` or `0001.txt` (its
 label) or `0001.json` (label, speaker, split and whatever else `where` may ask for). A tar file holds its members as
 they are, so that any piece of any of them can be read at once: an epoch's order is free, a stopped training goes on
-where it was, and each of many machines reads only what it trains on. (WebDataset's own reader goes through shards from end to
-end, which is for shards behind a network protocol.)
+where it was, and each of many machines reads only what it trains on. (WebDataset's own reader goes through shards from
+end to end, which is for shards behind a network protocol.)
 
 A clip's path is that of the tar file with the member's name behind it: `train-000.tar/0001.flac`.
 """
