@@ -17,7 +17,17 @@ from audiossm.tasks import GenerationConfig, GenerationModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, save_model
 from audiossm.training.generation import GenerationTraining
 from audiossm.training.options import GenerateOptions
-from audiossm.training.run import Report, begin_run, build_trainer, check_run_folder, fit, is_first, layout, silent
+from audiossm.training.run import (
+    Pace,
+    Report,
+    begin_run,
+    build_trainer,
+    check_run_folder,
+    fit,
+    is_first,
+    layout,
+    silent,
+)
 from audiossm.training.splits import for_training
 from audiossm.training.window_loader import WindowBatches
 
@@ -159,6 +169,7 @@ def summary(trainer: Trainer, train: Windows, options: GenerateOptions, seconds:
         "epochs": options.epochs,
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),
+        "step_ms": next(c.step_ms() for c in trainer.callbacks if isinstance(c, Pace)),  # type: ignore[attr-defined]
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "devices": trainer.world_size,
         "val_bits": None if bits is None else round(float(bits), 4),

@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -107,6 +109,31 @@ class OneModel(Callback):
                 torch.distributed.broadcast(buffer, 0)
 
 
+class Pace(Callback):
+    """Measures what a step takes, everything included but validation and checkpoints."""
+
+    def __init__(self) -> None:
+        self.begun, self.seconds = 0.0, list[float]()  # of each epoch, a step
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the clock once the GPU has nothing left to do."""
+        self.begun = self.now()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look again."""
+        self.seconds.append((self.now() - self.begun) / max(1, trainer.fit_loop.batch_idx + 1))
+
+    def now(self) -> float:
+        """Return the time in seconds."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.monotonic()
+
+    def step_ms(self) -> float | None:
+        """Return the median over the epochs, in milliseconds; the first, which compiles, counts if it is alone."""
+        return round(1000 * median(self.seconds[1:] or self.seconds), 2) if self.seconds else None
+
+
 class Report(Callback):
     """Says the validation's figure in a line, for logs and for those without a progress bar.
 
@@ -160,6 +187,7 @@ def build_trainer(
         StepSeed(options.seed),
         WeightAveraging(multi_avg_fn=average(decay)),
         OneModel(),
+        Pace(),
         report or RichProgressBar(leave=False),
         LastCheckpoint(out / "last.ckpt"),
     ]
