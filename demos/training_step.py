@@ -65,7 +65,7 @@ def step_ms(config: KeywordConfig, options: TrainOptions, repeats: int = 20) -> 
     hear: Callable[[Tensor], tuple] = lambda audio: training.hear(audio, *key)  # noqa: E731
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        hear = record(training.model, training.hear, [(key, audio)])[key]
+        hear = record(training.model, training.hear, [(key, (audio,))])[key]
     times = []
     for _ in range(repeats + 3):
         finish()
