@@ -203,7 +203,7 @@ def test_the_same_seed_gives_the_same_weights(whole, folder, tmp_path):
 
 
 def test_data_on_disk_gives_the_same_weights(whole, folder, tmp_path):
-    """Read in other processes, as what does not fit into memory is."""
+    """As what does not fit into memory is."""
     train(folder, tmp_path / "run", conditional=True, memory=0.0)
     assert equal(weights(whole), weights(tmp_path / "run"))
 

@@ -69,7 +69,7 @@ class Windows(Dataset):
         are in the recording; zeros follow. label: (B,). fresh: (B,) bool.
         """
         which, begin, fresh = places.unbind(1)
-        pieces = [self.recordings.read(i, b - 1, b + self.size) for i, b, _ in places.tolist()]
+        pieces = self.recordings.read_all([(i, b - 1, b + self.size) for i, b, _ in places.tolist()])
         heard = (torch.tensor(self.recordings.lengths)[which] - begin).clamp(max=self.size)
         return torch.from_numpy(np.stack(pieces)), heard, self.labels[which], fresh.bool()
 
@@ -82,7 +82,7 @@ def loudness(recordings: Recordings) -> dict[str, object]:
     places = Windows(recordings, recordings.rate, torch.zeros(len(recordings), dtype=torch.int64)).one_by_one()
     ends = [min(b + recordings.rate, recordings.lengths[i]) for i, b, _ in places.tolist()]
     chosen = list(zip(places.tolist(), ends, strict=True))[:: -(-len(places) // HEARD)]
-    pieces = [recordings.read(i, b, end) for (i, b, _), end in chosen]
+    pieces = recordings.read_all([(i, b, end) for (i, b, _), end in chosen])
     power = np.array([np.mean(np.square(piece / 32768.0)) for piece in pieces])
     if not power.any():
         raise ValueError("the recordings are silent: nothing but zeros, from which nothing can be learnt")

@@ -1,6 +1,5 @@
 """Batches of windows, in an order that depends on the seed and the epoch alone, over any number of devices."""
 
-import os
 from collections.abc import Callable, Iterator
 
 import torch
@@ -10,8 +9,6 @@ from torch.utils.data import DataLoader, Sampler
 
 from audiossm.data.windows import Windows
 from audiossm.training.options import GenerateOptions
-
-READERS = 4  # processes, at most, that read from disk ahead of the training, where the data does not fit into memory
 
 
 class WindowOrder(Sampler):
@@ -81,6 +78,5 @@ def loader(windows: Windows, batches: Sampler | tuple[Tensor, ...]) -> DataLoade
     """Build a loader of places that are batches already."""
     # Of its own, else the loader would draw a seed from the generator of the training: resuming would differ.
     own = torch.Generator()
-    workers = 0 if windows.recordings.fits else min(READERS, os.cpu_count() or 1)
     pin = torch.cuda.is_available()
-    return DataLoader(windows, batch_size=None, sampler=batches, pin_memory=pin, generator=own, num_workers=workers)
+    return DataLoader(windows, batch_size=None, sampler=batches, pin_memory=pin, generator=own)
