@@ -205,6 +205,9 @@ def generate(
         bool,
         typer.Option("--carry", help="Windows follow one another, and the state is carried on between them."),
     ] = False,
+    pad: Annotated[
+        bool, typer.Option("--pad", help="Learn the silence behind recordings shorter than a window too.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of weights and order.")] = None,
     coding: Annotated[
         str | None, typer.Option(help="mu-law or linear (8 bits), or mixture (16 bits, of logistics).")
@@ -263,7 +266,7 @@ def generate(
         "d_state": d_state,
         "dropout": dropout,
     }
-    settings = {"epochs": epochs, "batch": batch, "lr": lr, "window": window, "carry": carry, "seed": seed}
+    settings = {"epochs": epochs, "batch": batch, "lr": lr, "window": window, "carry": carry, "pad": pad, "seed": seed}
     chosen = chosen.changed(sizes, settings)
     train_generation(
         data,

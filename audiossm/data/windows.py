@@ -23,6 +23,7 @@ class Windows(Dataset):
     recordings: Recordings
     size: int
     labels: Tensor  # (recordings,) int64: the class of each
+    pad: bool = False  # whether the zeros behind a recording shorter than a window count as heard
 
     def __len__(self) -> int:
         return int(self.counts().sum())
@@ -71,6 +72,7 @@ class Windows(Dataset):
         which, begin, fresh = places.unbind(1)
         pieces = self.recordings.read_all([(i, b - 1, b + self.size) for i, b, _ in places.tolist()])
         heard = (torch.tensor(self.recordings.lengths)[which] - begin).clamp(max=self.size)
+        heard = torch.full_like(heard, self.size) if self.pad else heard
         return torch.from_numpy(np.stack(pieces)), heard, self.labels[which], fresh.bool()
 
 

@@ -142,6 +142,7 @@ class GenerateOptions(Optimisation):
         window: seconds of a recording that a step hears at once.
         carry: hand the state on to the window that follows: back-propagation is truncated at the windows' ends, but
             what the model remembers is not. Without it each window is heard as if nothing had been before.
+        pad: learn the silence behind recordings shorter than a window too, so that what is made ends in it.
     """
 
     batch: int = 8
@@ -149,6 +150,7 @@ class GenerateOptions(Optimisation):
     weight_decay: float = 0.0
     window: float = 1.0
     carry: bool = False
+    pad: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for values without sense."""
