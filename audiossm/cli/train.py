@@ -217,7 +217,7 @@ def generate(
         str | None, typer.Option(help="Unlike layers, repeated to the depth: 's4d*3 attention', 'mamba+mlp' ...")
     ] = None,
     centre: Annotated[
-        str | None, typer.Option(help="The same for the layers behind the last pool: 'mamba2', 'attention+mlp' ...")
+        str | None, typer.Option(help="The same for the layers behind the last pool: 'mamba2', 's4d attention' ...")
     ] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Channels at the sample rate (d_model).")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of each tier, or of a plain stack.")] = None,
