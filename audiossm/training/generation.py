@@ -12,9 +12,9 @@ from audiossm.backbones.moe import routing, routing_loss
 from audiossm.mixers.base import State
 from audiossm.tasks import GenerationModel
 from audiossm.training.graphed import record
+from audiossm.training.loader import batch_of
 from audiossm.training.optimiser import optimiser
 from audiossm.training.options import GenerateOptions
-from audiossm.training.window_loader import batch_of
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # audio, heard, label, fresh: see `audiossm.data.windows.Windows`
 
@@ -40,7 +40,7 @@ class GenerationTraining(LightningModule):
         Several GPUs each record their own. What a replay gives back passes through the hooks that add gradients up.
         """
         windows, o = self.trainer.datamodule.windows, self.options  # type: ignore[attr-defined]
-        batch = batch_of(len(windows), o, self.trainer.world_size) // self.trainer.world_size
+        batch = batch_of(len(windows), o.batch, self.trainer.world_size) // self.trainer.world_size
         if o.carry and not (self.carried and len(self.carried[0]) == batch):
             self.carried = floats(self.model.initial_state(batch))
         self.carried = [value.to(self.device) for value in self.carried]
