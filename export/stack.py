@@ -34,8 +34,16 @@ class JointSystem(nn.Module):
 
     A state holds 2 N rows in a row: all real parts, then all imaginary parts, of L H channels each.
 
-    Buffers: `gain` (L H) of a layer's present input; `reads` (2 N, L H); `re`, `im` (N L H) of the decay.
+    Attributes:
+        gain: (L H) of a layer's present input.
+        reads: (2 N, L H) of its state.
+        re, im: (N L H) of the decay.
     """
+
+    gain: Tensor
+    reads: Tensor
+    re: Tensor
+    im: Tensor
 
     def __init__(self, mixers: Sequence[S4D]):
         super().__init__()
@@ -50,7 +58,6 @@ class JointSystem(nn.Module):
 
     def free(self, x: Tensor) -> Tensor:
         """Return what the states x (B, 2 N L H) answer with no input, (B, L H)."""
-        assert isinstance(self.reads, Tensor)
         return add_rows(self.reads * x.unflatten(1, self.reads.shape)).flatten(1)
 
     def after(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,8 +124,8 @@ class SaShiMiLayerStep(nn.Module):
         super().__init__()
         assert layer.gate is not None
         self.norm, self.ff_norm, self.ff_in, self.ff_out = layer.norm, layer.ff_norm, layer.ff_in, layer.ff_out
-        halves = zip(layer.gate.weight.detach().chunk(2), layer.gate.bias.detach().chunk(2), strict=True)
-        self.value, self.gate = (linear(weight, bias) for weight, bias in halves)
+        weights, biases = layer.gate.weight.detach().chunk(2), layer.gate.bias.detach().chunk(2)
+        self.value, self.gate = linear(weights[0], biases[0]), linear(weights[1], biases[1])
 
     def forward(self, u: Tensor, h: Tensor) -> Tensor:
         """Return the layer's output (B, H) for its input u and the mixer's output behind GELU, h."""

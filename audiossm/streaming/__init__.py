@@ -15,7 +15,7 @@ from audiossm.streaming.bench import measure
 from audiossm.streaming.constants import with_constants
 from audiossm.streaming.detector import Detector
 from audiossm.streaming.devices import Device, find_device, input_devices
-from audiossm.streaming.files import released_models
+from audiossm.streaming.files import released_models, task_of
 from audiossm.streaming.generation import Generator, Sampler, load_generator
 from audiossm.streaming.level import Level
 from audiossm.streaming.listener import Back, Listener, Lost, News
@@ -52,6 +52,7 @@ __all__ = [
     "rate_constants",
     "released_models",
     "taps",
+    "task_of",
     "windows",
     "with_constants",
 ]

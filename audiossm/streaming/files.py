@@ -1,11 +1,13 @@
 """Model files: where they are, how ONNX Runtime opens them, and what they say they are."""
 
+import json
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+from audiossm.streaming.constants import metadata_text
 from audiossm.streaming.metadata import KEY
 
 
@@ -27,6 +29,15 @@ def read_file(name: str, file: str = "model.onnx") -> bytes:
     known = ", ".join(released) or "none in this installation"
     problem = f"{name} is a folder" if path.is_dir() else f"there is no file {name}"
     raise FileNotFoundError(f"{problem}, and no released model has that name (released models: {known})")
+
+
+def task_of(name: str) -> str:
+    """Return the task that a model file says it is for, "" where it says none; FileNotFoundError if there is none."""
+    try:
+        facts = json.loads(metadata_text(read_file(name), KEY) or "{}")
+    except (ValueError, IndexError, KeyError):  # no ONNX file at all: loading it says so
+        return ""
+    return str(facts.get("task", "")) if isinstance(facts, dict) else ""
 
 
 def new_session(data: bytes) -> onnxruntime.InferenceSession:

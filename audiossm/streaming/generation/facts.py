@@ -80,6 +80,7 @@ class GenerationFacts:
         """Read the JSON text. A ValueError says in one line what this runtime cannot use."""
         raw = header(text, "generation")
         with unlacking():
+            low, median, high = map(float, raw["level"]["rms_db"])
             facts = cls(
                 format=raw["format"],
                 task=raw["task"],
@@ -90,7 +91,7 @@ class GenerationFacts:
                     Tier(tier["file"], tier["sha256"], int(tier["pool"]), int(tier["width"]), int(tier["size"]))
                     for tier in raw["tiers"]
                 ),
-                level=Level(*(float(x) for x in raw["level"]["rms_db"]), float(raw["level"]["peak"])),
+                level=Level(low, median, high, float(raw["level"]["peak"])),
                 params=int(raw["params"]),
                 training=raw["training"],
                 data_terms=raw["data_terms"],

@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -77,7 +77,7 @@ class Generator:
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        label: str | None = None,
+        label: str | Sequence[str] | None = None,
         prompt: np.ndarray | None = None,
         batch: int = 1,
         engine: str | None = None,

@@ -7,6 +7,8 @@ them. What one stream gets does not depend on the others, bit for bit.
 Glossary: B streams, H channels, N complex modes a channel, L layers, F channels of a feed-forward block.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -23,8 +25,8 @@ P, A1, A2, A3, A4, A5 = (
     np.float32(x) for x in (0.3275911, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 )
 
-inline = njit(inline="always", fastmath=True)
-compiled = njit(cache=True, fastmath=True, error_model="numpy", boundscheck=False)
+inline: Any = njit(inline="always", fastmath=True)
+compiled: Any = njit(cache=True, fastmath=True, error_model="numpy", boundscheck=False)
 
 
 @inline
@@ -50,12 +52,13 @@ def gelu(x):
 
 @inline
 def sigmoid(x):
+    """Return 1 / (1 + e^-x)."""
     return ONE / (ONE + exp(-x))
 
 
 @compiled
 def affine(w, at, x, y):
-    """Compute y (B, out) = x (B, in) times the matrix at w[at] (in, out) plus the bias behind it; return what follows."""
+    """Make y (B, out) x (B, in) times the matrix (in, out) at w[at], plus the bias behind it; return what follows."""
     inputs, outputs = x.shape[1], y.shape[1]
     bias = at + inputs * outputs
     for b in range(len(x)):

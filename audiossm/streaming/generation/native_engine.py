@@ -26,7 +26,7 @@ class Native:
         if len(files) == 1:
             raise LookupError("the compiled step is SaShiMi's")
         tensors = [read_constants(data) for data in files]
-        self.embedding = tensors[0]["embedding.weight"]
+        self.embedding = np.array(tensors[0]["embedding.weight"])
         self.classes = tensors[0]["class_embedding.weight"] if facts.classes else np.zeros((1, self.embedding.shape[1]))
         self.pools = tuple(tier.pool for tier in facts.tiers[1:])
         parts: list[list[np.ndarray]] = []
@@ -93,10 +93,17 @@ class NativeEngine:
         ff = tuple(inside for _, _, inside in native.sizes)
         wides = tuple(map(zeros, ff))
         extra = native.classes[labels].astype(np.float32)
-        self._numbers: Any = (native.pools, ff, np.ascontiguousarray(native.embedding), extra, native.weights)
+        self._numbers: tuple[Any, ...] = (
+            native.pools,
+            ff,
+            np.ascontiguousarray(native.embedding),
+            extra,
+            native.weights,
+        )
         self._numbers += (self._states, self._held, self._rows, skips, us, vs, ys, pairs, wides)
         self._logits = zeros(facts.coding.outputs)
         self.reset()
+        self.run(np.zeros((0, batch), np.int64), np.zeros((0, batch, 2)), 1.0, 1.0)  # compiles, or loads what was
 
     def reset(self) -> None:
         """Begin anew."""

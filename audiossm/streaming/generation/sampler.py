@@ -1,6 +1,6 @@
 """Make audio: draw one sample after another, in blocks, on constant memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,12 +23,13 @@ class Sampler:
         seed: not below 0.
         temperature: above 1 unlikelier samples are drawn more often, below 1 more rarely.
         top_p: draw only from the likeliest codes that together have this share; 1: from all. For 8-bit codings.
-        label: what is to be heard, one of the model's classes, where it has any.
+        label: what is to be heard, one of the model's classes, where it has any; or a list of them, for each row.
         prompt: audio (n,) in [-1, 1] at the model's rate to go on from.
         batch: streams at once, each with its own randomness.
         engine: "native" or "onnxruntime"; None: the fastest there is.
 
     Attributes:
+        engine: the name of what runs it.
         samples: made so far, the prompt not counted.
         bits: (batch,) what the model would need for those: their -log2 likelihood.
     """
@@ -39,7 +40,7 @@ class Sampler:
         seed: int = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
-        label: str | None = None,
+        label: str | Sequence[str] | None = None,
         prompt: np.ndarray | None = None,
         batch: int = 1,
         engine: str | None = None,
@@ -51,11 +52,14 @@ class Sampler:
             raise ValueError(f"temperature is above 0 and top-p in (0, 1], not {temperature} and {top_p}")
         if top_p < 1 and coding.kind == "mixture":
             raise ValueError("top-p is for models of 8-bit codes; this one's are 16 bits: leave it out")
-        self.model, self.label = model, label
-        self._place = place_of(label, classes)
+        labels = [label] * batch if label is None or isinstance(label, str) else list(label)
+        if len(labels) != batch:
+            raise ValueError(f"a batch of {batch} cannot have {len(labels)} classes: give one for each, or one for all")
+        self.model, self.batch = model, batch
         self._temperature, self._top_p = float(temperature), float(top_p)
         self._random = [np.random.default_rng([seed, row]) for row in range(batch)]
-        self._engine = model.engine(np.full(batch, self._place), engine)
+        self.engine = engine or model.engines()[0]
+        self._engine = model.engine(np.array([place_of(each, classes) for each in labels]), engine)
         self._prompt = None if prompt is None else coding.encode(prompt)
         self.samples, self.bits = 0, np.zeros(batch)
         self._hear_prompt()
@@ -63,9 +67,8 @@ class Sampler:
     def _hear_prompt(self) -> None:
         if self._prompt is None:
             return
-        batch = len(self._random)
         for begin in range(0, len(self._prompt), BLOCK):
-            given = np.repeat(self._prompt[begin : begin + BLOCK, None], batch, axis=1)
+            given = np.repeat(self._prompt[begin : begin + BLOCK, None], self.batch, axis=1)
             self._engine.run(given, np.zeros((*given.shape, 2)), 1.0, 1.0)
 
     def begin_anew(self) -> None:
@@ -75,15 +78,15 @@ class Sampler:
 
     def codes(self, samples: int) -> np.ndarray:
         """Make the next samples; return their codes, (batch, samples)."""
-        batch, made = len(self._random), []
+        made = []
         for begin in range(0, samples, BLOCK):
             count = min(BLOCK, samples - begin)
             uniforms = np.stack([random.random((count, 2)) for random in self._random], axis=1)
-            codes, bits = self._engine.run(np.full((count, batch), -1), uniforms, self._temperature, self._top_p)
+            codes, bits = self._engine.run(np.full((count, self.batch), -1), uniforms, self._temperature, self._top_p)
             self.samples += count
             self.bits += bits.sum(0)
             made.append(codes.T)
-        return np.concatenate(made, axis=1) if made else np.zeros((batch, 0), np.int64)
+        return np.concatenate(made, axis=1) if made else np.zeros((self.batch, 0), np.int64)
 
     def audio(self, samples: int) -> np.ndarray:
         """Make the next samples; return them in [-1, 1], (batch, samples) float32."""
