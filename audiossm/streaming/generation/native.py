@@ -104,20 +104,20 @@ def layer_norm(w, at, x, y):
 
 @compiled
 def s4d(w, at, state, v, y):
-    """Compute y (B, H) = gain v + what the state (B, 2 N, H) says, and advance the state; return what follows.
+    """Make y (B, H) = gain v + what the state (N, 2, B, H) says, and advance the state; return what follows.
 
     w holds the gain (H), then for each mode the decay (2, H) and the weights of its state's parts (2, H).
     """
-    channels, modes = v.shape[1], state.shape[1] // 2
+    channels = v.shape[1]
     for b in range(len(v)):
         for h in range(channels):
             y[b, h] = w[at + h] * v[b, h]
     at += channels
-    for n in range(modes):
+    for n in range(len(state)):
         re, im = w[at:], w[at + channels :]
         of_re, of_im = w[at + 2 * channels :], w[at + 3 * channels :]
         for b in range(len(v)):
-            x_re, x_im, u, z = state[b, n], state[b, modes + n], v[b], y[b]
+            x_re, x_im, u, z = state[n, 0, b], state[n, 1, b], v[b], y[b]
             for h in range(channels):
                 p, q = x_re[h], x_im[h]
                 z[h] += of_re[h] * p + of_im[h] * q

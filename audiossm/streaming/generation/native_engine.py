@@ -84,7 +84,7 @@ class NativeEngine:
 
         between = [p * width for p, width in zip(native.pools, widths, strict=False)]
         self._states = tuple(
-            np.zeros((layers, batch, 2 * modes, width), np.float32)
+            np.zeros((layers, modes, 2, batch, width), np.float32)
             for (layers, modes, _), width in zip(native.sizes, widths, strict=True)
         )
         self._held, self._rows = (tuple(map(zeros, between)) for _ in range(2))
