@@ -137,6 +137,10 @@ def causal_conv1d(op, dtype, silu, channels_last, batch=2, channels=64, length=3
     op.causal_conv1d_backward._init_fn(*given, x, given[-1])
 
 
+def layout(op, dtype, batch, channels, length):
+    op.turned._init_fn(meta(batch, length, channels, dtype=dtype).transpose(1, 2))
+
+
 def cauchy(op, rows):
     v, z, w = meta(rows, 8, 32, 2), meta(500, 2), meta(8, 32, 2)
     op.cauchy._init_fn(v, z, w)
@@ -148,6 +152,8 @@ CASES = [
     (ssd, torch.float32, 5, 2, 7),
     (causal_conv1d, torch.float32, True, False),
     (causal_conv1d, torch.bfloat16, False, True),
+    (layout, torch.float32, 2, 64, 300),
+    (layout, torch.bfloat16, 1, 1, 1),
     (cauchy, 4),
     (linear_scan, 3, 5, 1, 5000),
     (linear_scan, 1, 1, 2, 5000),

@@ -124,6 +124,12 @@ def test_a_window_holds_what_lies_at_its_place(folder):
     assert heard.tolist() == [64, 33, 20] and label.tolist() == [0, 2, 3] and fresh.tolist() == [False, True, True]
 
 
+def test_the_silence_behind_a_recording_may_count(folder):
+    cut = windows(folder)
+    _, heard, _, _ = Windows(cut.recordings, 64, cut.labels, pad=True)[torch.tensor([[2, 300, 1], [3, 0, 1]])]
+    assert heard.tolist() == [64, 64]
+
+
 def test_an_epoch_covers_all_recordings_evenly(folder):
     cut = windows(folder)
     assert cut.counts().tolist() == [15, 1, 5, 1] and len(cut) == 22

@@ -3,7 +3,7 @@
 from audiossm.backbones.downpool import DownPool
 from audiossm.backbones.hybrid import BranchPair, hybrid_stack, jamba
 from audiossm.backbones.mlp import GatedMLP
-from audiossm.backbones.moe import MixtureOfExperts, routing_loss
+from audiossm.backbones.moe import MixtureOfExperts, routers, routing, routing_loss
 from audiossm.backbones.norm import ChannelNorm
 from audiossm.backbones.sashimi import SaShiMi, SaShiMiLayer
 from audiossm.backbones.stack import Block, Stack
@@ -22,5 +22,7 @@ __all__ = [
     "UpPool",
     "hybrid_stack",
     "jamba",
+    "routers",
+    "routing",
     "routing_loss",
 ]

@@ -22,7 +22,7 @@ class DownPool(Mixer):
     def initial_state(self, batch: int) -> State:
         """Return {"held": (batch, p - 1, d_in) the latest steps, "count": (1,) how many of them wait for others}.
 
-        The count is on the CPU, whatever holds the rest: it decides what is computed, and no GPU has to be asked for it.
+        The count is on the CPU, whatever holds the rest: it decides what is computed, and no GPU is asked for it.
         """
         weight = self.linear.weight
         held = weight.new_zeros(batch, self.pool - 1, self.linear.in_features // self.pool)

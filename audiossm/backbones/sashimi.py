@@ -12,7 +12,6 @@ a skip from the input of each of their layers to the output of its mirror image 
 
 from collections.abc import Sequence
 from itertools import accumulate
-from math import prod
 from operator import mul
 from typing import Any, NamedTuple
 

@@ -7,7 +7,7 @@ from audiossm.mixers.base import State
 
 
 class UpPool(nn.Module):
-    """A linear layer whose channels unfold into p steps in a row, a group late (SaShiMi: Goel et al. 2022, section 4.2).
+    """A linear layer whose channels unfold into p steps, a group late (SaShiMi: Goel et al. 2022, section 4.2).
 
     A slow step is known when the last sample of its group is, so it may speak of the next group only: that is the
     causal shift by one.

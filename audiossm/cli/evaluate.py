@@ -46,6 +46,12 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="With --stream: folder of other speech, best without the keywords; several times too."),
     ] = None,
+    made: Annotated[
+        Path | None, typer.Option(help="Of a generation model: folder of clips that it has made, a folder per class.")
+    ] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="With --made: run folder of a keyword model that is to recognise them.")
+    ] = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder to draw the result into, as PNG files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -57,16 +63,17 @@ def evaluate(
     With --stream the clips are set into long streams of noise and other speech that the model hears without a break,
     and words missed are counted against false alarms an hour.
 
-    Of a generation model it measures bits a sample, at the model's own rate.
+    Of a generation model it measures bits a sample, at the model's own rate; and with --made and --judge, how many of
+    the clips that it has made are recognised, and how far they are from real ones (Fréchet distance).
 
     Examples: audiossm evaluate runs/kw --data speech_commands/ --rates 8000,16000,44100;
     audiossm evaluate kw.onnx --data speech_commands/ --stream --noise noise/ --speech talks/
     """
     if made_for_generation(models[0]):
-        evaluate_generated(models, data, split, label_column, where, window, as_json)
+        evaluate_generated(models, data, split, label_column, where, window, made, judge, as_json)
         return
-    if where or window:
-        raise typer.BadParameter("--where and --window are for generation models")
+    if where or window or made or judge:
+        raise typer.BadParameter("--where, --window, --made and --judge are for generation models")
     if (noise or speech) and not stream:
         raise typer.BadParameter("--noise and --speech belong to --stream")
     if stream and (len(models) > 1 or highband):
@@ -111,22 +118,43 @@ def evaluate_generated(
     label_column: str,
     where: list[str] | None,
     window: float | None,
+    made: Path | None,
+    judge: Path | None,
     as_json: bool,
 ) -> None:
     """Evaluate generation models and print what comes out."""
+    if (made is None) != (judge is None):
+        raise typer.BadParameter("--made DIR and --judge RUN, which recognises what was made, go together")
     from audiossm.training.evaluate_generation import evaluate_generation
+    from audiossm.training.judge import judge_made
 
     console = Console(stderr=True, soft_wrap=True)
     rows = dict(column_value(row) for row in where or ())
     with console.status("evaluating"):
-        report = evaluate_generation(models, data, split, label_column, rows, window, console.print)
+        verdict = {}
+        if made is not None and judge is not None:
+            verdict = {"made": judge_made(judge, made, data, split, label_column, rows, console.print)}
+        report = evaluate_generation(models, data, split, label_column, rows, window, console.print) | verdict
     if as_json:
         typer.echo(json.dumps(report))
     else:
-        low, high = report["ci95"]
+        show_generated(report)
+
+
+def show_generated(report: dict[str, Any]) -> None:
+    """Print bits a sample, and what the judge says."""
+    low, high = report["ci95"]
+    typer.echo(
+        f"{report['bits']:.4f} bits a sample ({low:.4f} – {high:.4f}, 95 % interval) of {report['coding']} codes, "
+        f"on {report['n']} recordings, {report['samples']:,} samples"
+    )
+    if "made" in report:
+        made = report["made"]
+        low, high = made["ci95"]
+        best = "" if made["frechet_real"] is None else f" (real clips of two splits: {made['frechet_real']:.3f})"
         typer.echo(
-            f"{report['bits']:.4f} bits a sample ({low:.4f} – {high:.4f}, 95 % interval) of {report['coding']} codes, "
-            f"on {report['n']} recordings, {report['samples']:,} samples"
+            f"of {made['n']} made clips {made['accuracy']:.1f} % are recognised ({low:.1f} – {high:.1f}), of real ones "
+            f"{made['real_accuracy']:.1f} %; Fréchet distance {made['frechet']:.3f}{best}"
         )
 
 

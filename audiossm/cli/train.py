@@ -93,6 +93,13 @@ def keywords(
     temperature: Annotated[
         float | None, typer.Option(help="With --teacher: above 1 its less likely words weigh more (2).")
     ] = None,
+    routing_balance: Annotated[
+        float | None, typer.Option(min=0, help="With experts: weight of the loss that spreads their use (0.01).")
+    ] = None,
+    capacity: Annotated[
+        float | None,
+        typer.Option(help="With experts: the most that one takes in training, in even shares; the rest is dropped."),
+    ] = None,
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
     download: Annotated[
         bool, typer.Option("--download", help="First fetch Speech Commands (2.3 GB) into --data, unless it is there.")
@@ -119,6 +126,7 @@ def keywords(
     A smaller model that imitates larger ones:
     audiossm train keywords --data speech_commands/ --out runs/s --recipe small --teacher runs/a --teacher runs/b
     """
+    from audiossm.backbones.hybrid import read_pattern
     from audiossm.data import download_speech_commands
     from audiossm.training import train_keywords
     from audiossm.training.extend import SHORT
@@ -136,7 +144,7 @@ def keywords(
     }
     imitation = {"teacher_weight": teacher_weight, "temperature": temperature}
     settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "stream_share": stream_share}
-    settings |= {"seed": seed, **imitation}
+    settings |= {"routing_balance": routing_balance, "capacity": capacity, "seed": seed, **imitation}
     if (extend is None) != (base is None):
         raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
     if not teacher and any(value is not None for value in imitation.values()):
@@ -149,6 +157,9 @@ def keywords(
     if mixer or pattern:
         chosen = chosen.with_layers(pattern or mixer or "", layers)
     chosen = chosen.changed({}, {} if extend is None else SHORT).changed(sizes, settings)
+    experts = any(channels == "experts" for *_, channels in read_pattern(chosen.config.pattern, chosen.config.layers))
+    if extend is None and not experts and (routing_balance is not None or capacity is not None):
+        raise typer.BadParameter("--routing-balance and --capacity go with a --pattern that has experts")
     if chosen.config.encoder == "waveform" and (channels or modes):
         raise typer.BadParameter(f"recipe {recipe} has no filterbank: leave out --channels and --modes")
     if download:
@@ -194,6 +205,9 @@ def generate(
         bool,
         typer.Option("--carry", help="Windows follow one another, and the state is carried on between them."),
     ] = False,
+    pad: Annotated[
+        bool, typer.Option("--pad", help="Learn the silence behind recordings shorter than a window too.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of weights and order.")] = None,
     coding: Annotated[
         str | None, typer.Option(help="mu-law or linear (8 bits), or mixture (16 bits, of logistics).")
@@ -203,7 +217,7 @@ def generate(
         str | None, typer.Option(help="Unlike layers, repeated to the depth: 's4d*3 attention', 'mamba+mlp' ...")
     ] = None,
     centre: Annotated[
-        str | None, typer.Option(help="The same for the layers behind the last pool: 'mamba2', 'attention+mlp' ...")
+        str | None, typer.Option(help="The same for the layers behind the last pool: 'mamba2', 's4d attention' ...")
     ] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Channels at the sample rate (d_model).")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of each tier, or of a plain stack.")] = None,
@@ -252,7 +266,7 @@ def generate(
         "d_state": d_state,
         "dropout": dropout,
     }
-    settings = {"epochs": epochs, "batch": batch, "lr": lr, "window": window, "carry": carry, "seed": seed}
+    settings = {"epochs": epochs, "batch": batch, "lr": lr, "window": window, "carry": carry, "pad": pad, "seed": seed}
     chosen = chosen.changed(sizes, settings)
     train_generation(
         data,

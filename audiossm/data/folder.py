@@ -1,8 +1,9 @@
 """A folder of recordings -> the list of its clips: who says what, in which file, for which split.
 
-Two layouts are read:
+Three layouts are read:
 
 - a `manifest.csv` with at least the columns path, label, speaker, split;
+- tar files in WebDataset's layout (`audiossm.data.shards`);
 - Speech Commands' layout, a folder per word with files `<speaker>_nohash_<n>.wav`.
 """
 
@@ -10,14 +11,11 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# What soundfile (libsndfile) opens, by the end of the name.
-AUDIO_SUFFIXES = frozenset(
-    [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"]
-)
+from audiossm.data.shards import AUDIO_SUFFIXES, read_shards
 
 MANIFEST = "manifest.csv"
 SILENCE, OTHER = "_silence_", "_other_"  # the background classes: nobody speaks, or says another word
@@ -45,10 +43,10 @@ def find_clips(
 ) -> list[Clip]:
     """List the clips of a data folder, in an order that does not depend on the file system.
 
-    root: the folder, with a manifest.csv or a folder per word.
+    root: the folder, with a manifest.csv, tar files or a folder per word.
     split: keep only this split (train, val or test); None keeps all. A folder without splits is used whole.
     label_column: the manifest's column that holds the labels; a folder per word has only 'label'.
-    where: keep only the manifest's rows that have these values, by column.
+    where: keep only the manifest's rows, or the shards' samples, that have these values, by column.
 
     Raises FileNotFoundError or ValueError with one line that says what is wrong.
     """
@@ -57,13 +55,15 @@ def find_clips(
         raise FileNotFoundError(f"no data folder at {root}")
     if (root / MANIFEST).is_file():
         clips = _from_manifest(root, label_column, where or {})
+    elif shards := sorted(root.rglob("*.tar")):
+        clips = _from_shards(root, shards, label_column, where or {})
     elif label_column != "label" or where:
         column = next(iter(where or {}), label_column)
         raise ValueError(f"{root} has no {MANIFEST}, so there is no column {column!r}")
     else:
         clips = _from_folders(root)
     clips = _pick_split(clips, split, root)
-    missing = [clip.path for clip in clips if not clip.path.is_file()]
+    missing = [clip.path for clip in clips if not clip.path.is_file()] if (root / MANIFEST).is_file() else []
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(clips)} files that {root / MANIFEST} names are missing; "
@@ -117,6 +117,15 @@ def _from_manifest(root: Path, label_column: str, where: Mapping[str, str]) -> l
     if not clips:
         raise ValueError(f"no clips in {manifest}: it has no rows")
     return sorted(clips, key=lambda clip: clip.path)
+
+
+def _from_shards(root: Path, shards: Sequence[Path], label_column: str, where: Mapping[str, str]) -> list[Clip]:
+    """Look into tar files."""
+    clips = [Clip(*found) for found in read_shards(shards, label_column, where)]
+    if not clips:
+        asked = " with " + " and ".join(f"{column} {value!r}" for column, value in where.items()) if where else ""
+        raise ValueError(f"no clips{asked} in the {len(shards)} tar files of {root}")
+    return clips
 
 
 def _from_folders(root: Path) -> list[Clip]:

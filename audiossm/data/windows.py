@@ -23,6 +23,7 @@ class Windows(Dataset):
     recordings: Recordings
     size: int
     labels: Tensor  # (recordings,) int64: the class of each
+    pad: bool = False  # whether the zeros behind a recording shorter than a window count as heard
 
     def __len__(self) -> int:
         return int(self.counts().sum())
@@ -69,8 +70,9 @@ class Windows(Dataset):
         are in the recording; zeros follow. label: (B,). fresh: (B,) bool.
         """
         which, begin, fresh = places.unbind(1)
-        pieces = [self.recordings.read(i, b - 1, b + self.size) for i, b, _ in places.tolist()]
+        pieces = self.recordings.read_all([(i, b - 1, b + self.size) for i, b, _ in places.tolist()])
         heard = (torch.tensor(self.recordings.lengths)[which] - begin).clamp(max=self.size)
+        heard = torch.full_like(heard, self.size) if self.pad else heard
         return torch.from_numpy(np.stack(pieces)), heard, self.labels[which], fresh.bool()
 
 
@@ -79,9 +81,10 @@ def loudness(recordings: Recordings) -> dict[str, object]:
 
     Of what was heard (some 2,000 seconds, evenly spread). Raises ValueError where it is all silent.
     """
-    second = Windows(recordings, recordings.rate, torch.zeros(len(recordings), dtype=torch.int64))
-    places = second.one_by_one()
-    pieces = [recordings.read(i, b, b + second.size) for i, b, _ in places[:: -(-len(places) // HEARD)].tolist()]
+    places = Windows(recordings, recordings.rate, torch.zeros(len(recordings), dtype=torch.int64)).one_by_one()
+    ends = [min(b + recordings.rate, recordings.lengths[i]) for i, b, _ in places.tolist()]
+    chosen = list(zip(places.tolist(), ends, strict=True))[:: -(-len(places) // HEARD)]
+    pieces = recordings.read_all([(i, b, end) for (i, b, _), end in chosen])
     power = np.array([np.mean(np.square(piece / 32768.0)) for piece in pieces])
     if not power.any():
         raise ValueError("the recordings are silent: nothing but zeros, from which nothing can be learnt")

@@ -134,7 +134,6 @@ class Value(nn.Module):
 
 def build_backbone(config: GenerationConfig) -> Mixer:
     """Build the stack that the config tells, at the sample rate on both sides."""
-
     sizes: dict[str, Any] = {"d_state": config.d_state, **WAVENET}  # each mixer takes those that it knows
     if config.pools:
         return SaShiMi(

@@ -127,6 +127,9 @@ def train_keywords(
     if trainer.is_global_zero:
         about = summary(trainer, train, options, time.monotonic() - begun)
         about |= {name: begun_as[name] for name in ("extends", "teachers") if name in begun_as}
+        if "experts" in about:
+            balance, dropped = about["experts"].values()
+            say(f"experts: balance {balance:.2f} (1: all used alike), {100 * dropped:.2f} % of their choices dropped")
         save_model(out, model.cpu().eval(), about)
         draw_filters(out / "filters.png", bank_of(model.encoder))
     say(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
@@ -135,7 +138,12 @@ def train_keywords(
 
 def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: float) -> dict[str, Any]:
     """Return what a reader of the model wants to know of its training."""
-    accuracy = trainer.callback_metrics.get("val_accuracy")
+    told = trainer.callback_metrics
+    accuracy = told.get("val_accuracy")
+    experts = {}
+    if "experts_dropped" in told:  # of the last epoch
+        balance, dropped = (round(float(told[f"experts_{what}"]), 4) for what in ("balance", "dropped"))
+        experts = {"experts": {"balance": balance, "dropped_share": dropped}}
     return {
         "clips": len(train),
         "epochs": options.epochs,
@@ -144,5 +152,6 @@ def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: 
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "devices": trainer.world_size,
         "val_accuracy": None if accuracy is None else round(100 * float(accuracy), 2),
+        **experts,
         "options": asdict(options),
     }

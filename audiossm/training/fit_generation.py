@@ -17,7 +17,17 @@ from audiossm.tasks import GenerationConfig, GenerationModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, save_model
 from audiossm.training.generation import GenerationTraining
 from audiossm.training.options import GenerateOptions
-from audiossm.training.run import Report, begin_run, build_trainer, check_run_folder, fit, is_first, layout, silent
+from audiossm.training.run import (
+    Pace,
+    Report,
+    begin_run,
+    build_trainer,
+    check_run_folder,
+    fit,
+    is_first,
+    layout,
+    silent,
+)
 from audiossm.training.splits import for_training
 from audiossm.training.window_loader import WindowBatches
 
@@ -116,17 +126,20 @@ def cut(
     say: Callable[[str], None],
     shorter: bool = False,
 ) -> Windows:
-    """Cut clips into windows, whole steps of the slowest pool. `shorter`: all clips may be shorter than a window."""
+    """Cut clips into windows, whole steps of the slowest pool.
+
+    `shorter`: these are not learnt from, and all of them may be shorter than a window.
+    """
     recordings, lines = open_recordings(clips, config.rate, memory, progress)
     for line in lines:
         say(line)
     pooled = math.prod(config.pools)
     size = max(1, int(options.window * recordings.rate) // pooled) * pooled
-    check_lengths(recordings, size, say, shorter)
-    return Windows(recordings, size, class_numbers(clips, recordings, config.classes))
+    check_lengths(recordings, size, say, shorter, options.pad)
+    return Windows(recordings, size, class_numbers(clips, recordings, config.classes), options.pad and not shorter)
 
 
-def check_lengths(recordings: Recordings, size: int, say: Callable[[str], None], shorter: bool = False) -> None:
+def check_lengths(recordings: Recordings, size: int, say: Callable[[str], None], shorter: bool, pad: bool) -> None:
     """Raise where no recording fills a window of `size` samples; say how many do not."""
     longest, rate = max(recordings.lengths), recordings.rate
     if longest < size and not shorter:
@@ -136,7 +149,8 @@ def check_lengths(recordings: Recordings, size: int, say: Callable[[str], None],
         )
     few = sum(length < size for length in recordings.lengths)
     if few:
-        say(f"{few} of {len(recordings)} recordings shorter than a window: what they lack is not learnt from")
+        what = "the silence behind them is learnt too" if pad else "what they lack is not learnt from"
+        say(f"{few} of {len(recordings)} recordings shorter than a window: {what}")
 
 
 def class_numbers(clips: Sequence[Clip], recordings: Recordings, classes: Sequence[str]) -> torch.Tensor:
@@ -159,6 +173,7 @@ def summary(trainer: Trainer, train: Windows, options: GenerateOptions, seconds:
         "epochs": options.epochs,
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),
+        "step_ms": next(c.step_ms() for c in trainer.callbacks if isinstance(c, Pace)),  # type: ignore[attr-defined]
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "devices": trainer.world_size,
         "val_bits": None if bits is None else round(float(bits), 4),

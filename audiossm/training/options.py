@@ -70,6 +70,9 @@ class TrainOptions(Optimisation):
         stream_empty_share: share of the streams that are a bed alone.
         teacher_weight, temperature: share of the loss that the teachers have, where there are any; what logits are
             divided by before they are compared with theirs (above 1: softer).
+        routing_balance, routing_z: weights of the experts' balance and z losses, where the model has experts.
+        capacity: in training an expert takes no more than so many times its even share of a batch's steps, and what is
+            beyond is dropped; None: it takes all.
     """
 
     balance: float = 0.0
@@ -100,6 +103,9 @@ class TrainOptions(Optimisation):
     stream_empty_share: float = 0.1
     teacher_weight: float = 0.7
     temperature: float = 2.0
+    routing_balance: float = 0.01
+    routing_z: float = 0.001
+    capacity: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for values without sense."""
@@ -110,6 +116,12 @@ class TrainOptions(Optimisation):
             raise ValueError(f"teacher_weight must be from 0 to 1, not {self.teacher_weight}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature must be a positive number, not {self.temperature}")
+        if not all(0 <= weight < math.inf for weight in (self.routing_balance, self.routing_z)):
+            raise ValueError(
+                f"routing_balance and routing_z must be at least 0, not {self.routing_balance} and {self.routing_z}"
+            )
+        if self.capacity is not None and not self.capacity > 0:
+            raise ValueError(f"capacity must be positive (1.25 is usual), or none at all, not {self.capacity}")
 
     @property
     def lr_factor(self) -> float:
@@ -130,6 +142,7 @@ class GenerateOptions(Optimisation):
         window: seconds of a recording that a step hears at once.
         carry: hand the state on to the window that follows: back-propagation is truncated at the windows' ends, but
             what the model remembers is not. Without it each window is heard as if nothing had been before.
+        pad: learn the silence behind recordings shorter than a window too, so that what is made ends in it.
     """
 
     batch: int = 8
@@ -137,6 +150,7 @@ class GenerateOptions(Optimisation):
     weight_decay: float = 0.0
     window: float = 1.0
     carry: bool = False
+    pad: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for values without sense."""

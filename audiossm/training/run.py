@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from audiossm.tasks.checkpoint import write_beside
@@ -106,6 +109,31 @@ class OneModel(Callback):
                 torch.distributed.broadcast(buffer, 0)
 
 
+class Pace(Callback):
+    """Measures what a step takes, everything included but validation and checkpoints."""
+
+    def __init__(self) -> None:
+        self.begun, self.seconds = 0.0, list[float]()  # of each epoch, a step
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the clock once the GPU has nothing left to do."""
+        self.begun = self.now()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look again."""
+        self.seconds.append((self.now() - self.begun) / max(1, trainer.fit_loop.batch_idx + 1))
+
+    def now(self) -> float:
+        """Return the time in seconds."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.monotonic()
+
+    def step_ms(self) -> float | None:
+        """Return the median over the epochs, in milliseconds; the first, which compiles, counts if it is alone."""
+        return round(1000 * median(self.seconds[1:] or self.seconds), 2) if self.seconds else None
+
+
 class Report(Callback):
     """Says the validation's figure in a line, for logs and for those without a progress bar.
 
@@ -157,8 +185,9 @@ def build_trainer(
     decay = 1 - 1 / max(2.0, options.averaging * steps)
     callbacks: list[Callback] = [
         StepSeed(options.seed),
-        WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay)),
+        WeightAveraging(multi_avg_fn=average(decay)),
         OneModel(),
+        Pace(),
         report or RichProgressBar(leave=False),
         LastCheckpoint(out / "last.ckpt"),
     ]
@@ -178,6 +207,20 @@ def build_trainer(
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
     )
+
+
+def average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
+    """Return what moves averaged tensors towards the current ones; `decay` is the share that stays.
+
+    Integers stay as they began: recordings, counts, and numbers that are kept as bits (`audiossm.mixers.lmu`).
+    """
+    move = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: list[Tensor], current: list[Tensor], steps: Any) -> None:  # all of one type
+        if averaged[0].is_floating_point():
+            move(averaged, current, steps)
+
+    return update
 
 
 def layout(devices: str) -> tuple[int, int]:

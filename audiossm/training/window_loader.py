@@ -10,8 +10,6 @@ from torch.utils.data import DataLoader, Sampler
 from audiossm.data.windows import Windows
 from audiossm.training.options import GenerateOptions
 
-READERS = 4  # processes that read from disk ahead of the training, where the data does not fit into memory
-
 
 class WindowOrder(Sampler):
     """One device's share of each training batch: every `devices`-th place of it (share, 3), see `Windows`.
@@ -80,6 +78,5 @@ def loader(windows: Windows, batches: Sampler | tuple[Tensor, ...]) -> DataLoade
     """Build a loader of places that are batches already."""
     # Of its own, else the loader would draw a seed from the generator of the training: resuming would differ.
     own = torch.Generator()
-    workers = 0 if windows.recordings.fits else READERS
     pin = torch.cuda.is_available()
-    return DataLoader(windows, batch_size=None, sampler=batches, pin_memory=pin, generator=own, num_workers=workers)
+    return DataLoader(windows, batch_size=None, sampler=batches, pin_memory=pin, generator=own)

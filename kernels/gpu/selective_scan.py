@@ -36,7 +36,7 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
-from audiossm.kernels.gpu.linear_scan import along_time
+from audiossm.kernels.gpu.layout import along_time
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
