@@ -22,6 +22,7 @@ from audiossm.backbones.downpool import DownPool
 from audiossm.backbones.hybrid import read_pattern
 from audiossm.backbones.stack import Stack, layers_of
 from audiossm.backbones.uppool import UpPool
+from audiossm.kernels import add_bias, add_norm, bias_gelu, bias_glu, norm
 from audiossm.mixers.base import Mixer, State, part, whole
 from audiossm.mixers.bidirectional import Bidirectional
 from audiossm.mixers.catalog import build_mixer
@@ -58,13 +59,16 @@ class SaShiMiLayer(Mixer):
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, H) to (B, L, H)."""
-        y, state = self.mixer(self.norm(u), state, rate=rate)
+        y, state = self.mixer(norm(u, self.norm.weight, self.norm.bias), state, rate=rate)
         if self.gate is not None:
-            y = F.glu(self.gate(F.gelu(y)), dim=-1)
-        u = u + self.drop(y)
-        if self.ff_norm is not None and self.ff_in is not None and self.ff_out is not None:
-            u = u + self.drop(self.ff_out(F.gelu(self.ff_in(self.ff_norm(u)))))
-        return u, state
+            y = bias_glu(F.linear(F.gelu(y), self.gate.weight), self.gate.bias)
+        if self.ff_norm is None or self.ff_in is None or self.ff_out is None:
+            return u + self.drop(y), state
+        u, v = add_norm(u, self.drop(y), None, self.ff_norm.weight, self.ff_norm.bias)
+        inner = bias_gelu(F.linear(v, self.ff_in.weight), self.ff_in.bias)
+        if self.training and self.dropout.p:
+            return u + self.drop(self.ff_out(inner)), state
+        return add_bias(u, F.linear(inner, self.ff_out.weight), self.ff_out.bias), state
 
     def drop(self, y: Tensor) -> Tensor:
         """Leave out channels of y (B, L, H), each over all of time."""
