@@ -5,20 +5,27 @@ import numpy as np
 LOG2 = float(np.log(2))
 NARROWEST = -7 * float(np.log(10))  # lowest log scale of a logistic, as in training
 FULL_SCALE = 32768
+HALVINGS = 40
 
 
 def draw_code(outputs, uniforms, temperature, top_p):
     """Draw from K logits: the first code whose cumulated weight passes uniforms[0] of the whole.
 
-    With top_p below 1, only from the likeliest codes that together have that share.
+    With top_p below 1, only from the likeliest codes that together have that share; at temperature 0 the likeliest.
     """
+    if temperature == 0:
+        return np.argmax(outputs)
     logits = outputs.astype(np.float64)
     weights = np.exp((logits - logits.max()) / temperature)
     if top_p < 1:
-        order = np.argsort(-weights)
-        reached = np.cumsum(weights[order])
-        kept = np.searchsorted(reached, top_p * reached[-1]) + 1
-        weights[order[kept:]] = 0
+        low, high, share = 0.0, 1.0, top_p * weights.sum()  # the least weight that is kept, by bisection
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            if weights[weights >= middle].sum() >= share:
+                low = middle
+            else:
+                high = middle
+        weights[weights < low] = 0
     reached = np.cumsum(weights)
     return min(np.searchsorted(reached, uniforms[0] * reached[-1], side="right"), len(weights) - 1)
 

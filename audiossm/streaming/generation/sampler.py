@@ -21,7 +21,7 @@ class Sampler:
     Args:
         model: of `load_generator`.
         seed: not below 0.
-        temperature: above 1 unlikelier samples are drawn more often, below 1 more rarely.
+        temperature: above 1 unlikelier samples are drawn more often, below 1 more rarely, at 0 the likeliest alone.
         top_p: draw only from the likeliest codes that together have this share; 1: from all. For 8-bit codings.
         label: what is to be heard, one of the model's classes, where it has any; or a list of them, for each row.
         prompt: audio (n,) in [-1, 1] at the model's rate to go on from.
@@ -48,8 +48,8 @@ class Sampler:
         coding, classes = model.facts.coding, model.facts.classes
         if seed < 0 or batch < 1:
             raise ValueError(f"a seed is not below 0 and a batch not below 1, not {seed} and {batch}")
-        if not 0 < temperature < float("inf") or not 0 < top_p <= 1:
-            raise ValueError(f"temperature is above 0 and top-p in (0, 1], not {temperature} and {top_p}")
+        if not 0 <= temperature < float("inf") or not 0 < top_p <= 1:
+            raise ValueError(f"temperature is 0 or more and top-p in (0, 1], not {temperature} and {top_p}")
         if top_p < 1 and coding.kind == "mixture":
             raise ValueError("top-p is for models of 8-bit codes; this one's are 16 bits: leave it out")
         labels = [label] * batch if label is None or isinstance(label, str) else list(label)
