@@ -11,6 +11,8 @@ import numpy as np
 from audiossm.streaming.constants import read_constants
 from audiossm.streaming.generation.facts import GenerationFacts
 
+WHOLE = 32767  # the largest of 16 bits
+COARSEST = 5e-5  # of a matrix's norm: what its rounding to 16 bits may be
 SYSTEM, LAYER = "layers.step.system.", "layers.step.layers.{}."
 
 
@@ -38,7 +40,24 @@ class Native:
                 parts.append([*layers, *pair(named, "norm"), *matrix(named, "head")])
             else:
                 parts.append([*matrix(named, "down"), *layers, *matrix(named, "up")])
-        self.weights = tuple(np.concatenate([part.ravel() for part in row]).astype(np.float32) for row in parts)
+        rows = [laid_out(row) for row in parts]
+        self.weights, self.matrices = tuple(floats for floats, _ in rows), tuple(shorts for _, shorts in rows)
+
+
+def laid_out(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a tier's numbers as the step reads them, float32 and int16: matrices go to the second, by rows."""
+    floats, shorts = [], []
+    for part in parts:
+        if part.ndim == 2:
+            worth = np.maximum(np.abs(part).max(axis=1, keepdims=True), 1e-30) / WHOLE
+            whole = np.rint(part / worth)
+            if np.linalg.norm(whole * worth - part) > COARSEST * np.linalg.norm(part):
+                raise LookupError("a matrix has numbers too unlike in size for 16 bits")
+            floats.append(worth)
+            shorts.append(whole.astype(np.int16).ravel())
+        else:
+            floats.append(part)
+    return np.concatenate([part.ravel() for part in floats]).astype(np.float32), np.concatenate(shorts)
 
 
 def tier_weights(named: dict[str, np.ndarray], channels: int) -> tuple[list[np.ndarray], tuple[int, int, int]]:
@@ -96,11 +115,20 @@ class NativeEngine:
         self._numbers: tuple[Any, ...] = (
             native.pools,
             ff,
-            np.ascontiguousarray(native.embedding),
+            native.embedding,
             extra,
             native.weights,
+            native.matrices,
+            self._states,
+            self._held,
+            self._rows,
+            skips,
+            us,
+            vs,
+            ys,
+            pairs,
+            wides,
         )
-        self._numbers += (self._states, self._held, self._rows, skips, us, vs, ys, pairs, wides)
         self._logits = zeros(facts.coding.outputs)
         self.reset()
         self.run(np.zeros((0, batch), np.int64), np.zeros((0, batch, 2)), 1.0, 1.0)  # compiles, or loads what was
