@@ -36,6 +36,8 @@ def generate(
 
     A spoken digit: audiossm generate digits.onnx seven.wav --class 7 --seconds 1 --best-of 8
     """
+    from rich.console import Console
+
     from audiossm.cli.lines import remark
     from audiossm.cli.waiting import bar
     from audiossm.streaming import load_generator
@@ -51,7 +53,8 @@ def generate(
     rate = loaded.facts.rate
     samples = round(seconds * rate) or 1
     heard = None if prompt is None else read_prompt(prompt, rate, samples, remark)
-    sampler = loaded.sampler(seed, temperature, top_p, label, heard, best_of, engine)
+    with Console(stderr=True).status("preparing (the first time, the step is compiled: some ten seconds)"):
+        sampler = loaded.sampler(seed, temperature, top_p, label, heard, best_of, engine)
     if engine is None and (hint := loaded.hint()):
         remark(hint)
     with ExitStack() as opened:
