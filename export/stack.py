@@ -108,9 +108,10 @@ class SaShiMiStep(nn.Module):
 
     def forward(self, u: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run the stack."""
-        count, inputs = len(self.layers), []
+        layers: list[Any] = list(self.layers)
+        count, inputs = len(layers), []
         free, gain = self.system.free(x), self.system.gain
-        for layer, k, ahead in zip(self.layers, gain.chunk(count), free.chunk(count, dim=1), strict=True):
+        for layer, k, ahead in zip(layers, gain.chunk(count), free.chunk(count, dim=1), strict=True):
             v = layer.norm(u)
             inputs.append(v)
             u = layer(u, F.gelu(k * v + ahead))

@@ -128,7 +128,7 @@ def test_a_file_that_differs_is_refused(model, monkeypatch):
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.backbone.up[1].linear.weight.mul_(1.01)
-    with pytest.raises(RuntimeError, match="differ from the module by .*: nothing was written"):
+    with pytest.raises(RuntimeError, match=r"differ from the module by .*: nothing was written"):
         verify_generation(opened(files), other)
     monkeypatch.setattr("audiossm.export.verify_generation.state_distance", lambda *_: float("nan"))
     with pytest.raises(RuntimeError, match="nothing was written"):

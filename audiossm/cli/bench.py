@@ -81,10 +81,8 @@ def generation(model: str, seconds: float, batch: int, runaway: int, as_json: bo
     for name, each in engines.items():
         print(f"{name}: {each['sample_us']:.1f} us a sample, real-time factor {each['real_time_factor']:.3f}")
     if ran:
-        low, high = (100 * x for x in ran["ci95"])
-        print(
-            f"{ran['left']} of {ran['n']} minutes left the training data's level (95 % interval {low:.0f} to {high:.0f} %)"
-        )
+        sure = "95 % interval {:.0f} to {:.0f} %".format(*(100 * x for x in ran["ci95"]))
+        print(f"{ran['left']} of {ran['n']} minutes left the level of the training data ({sure})")
 
 
 def show(model: str, figures: dict[str, Any]) -> None:

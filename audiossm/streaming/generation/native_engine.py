@@ -1,7 +1,7 @@
 """Generation by our own compiled step (`native`), where Numba is installed and the tiers are SaShiMi's with S4D.
 
-Why not ONNX Runtime alone: it takes four times as long. Its time goes into 600 nodes, each about a microsecond, and into a
-call a tier from Python; the compiled step's goes into reading the weights. README.md has the figures.
+Why not ONNX Runtime alone: it takes four times as long. Its time goes into 600 nodes, each about a microsecond, and
+into a call a tier from Python; the compiled step's goes into reading the weights. README.md has the figures.
 """
 
 from typing import Any
