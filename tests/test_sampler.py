@@ -51,21 +51,20 @@ def build(backbone, classes=0):
 @torch.no_grad()
 def expected(model, batch, length, prompt=None, label=None, **chosen):
     """Draw one code after another from outputs of the parallel form on all codes so far."""
-    generator, codes = torch.Generator().manual_seed(5), torch.full((batch, 1), CODES)
+    device = model.head.weight.device
+    generator = torch.Generator(device).manual_seed(5)
+    codes = torch.full((batch, 1), CODES, device=device)
     if prompt is not None:
         codes = torch.cat((codes, prompt.expand(batch, -1)), 1)
-    identity, uniform, drawn = Readout(torch.eye(CODES), torch.zeros(CODES)), [], []
+    identity = Readout(torch.eye(CODES, device=device), torch.zeros(CODES, device=device))
+    uniform, drawn, piece = [], [], next(sample(model, batch, 1000, label=label)).shape[1]
     for _ in range(length):
         if not uniform:
-            uniform = list(torch.empty(piece_of(model), batch).uniform_(generator=generator))
+            uniform = list(torch.empty(piece, batch, device=device).uniform_(generator=generator))
         logits = model(codes, label=label)[0][:, -1]
         drawn.append(draw_reference(logits, identity, uniform.pop(0), **chosen))
         codes = torch.cat((codes, drawn[-1][:, None]), 1)
     return torch.stack(drawn, 1)
-
-
-def piece_of(model):
-    return next(sample(model, 1, 1000)).shape[1]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
