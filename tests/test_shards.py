@@ -105,6 +105,11 @@ def test_shards_without_clips(shards, tmp_path):
         read_audio(shards / "train-000.tar" / "99.wav")
 
 
+def test_a_stray_tar_among_recordings(shards):
+    soundfile.write(shards / "loose.wav", sound(0), RATE)
+    assert [clip.path.name for clip in find_clips(shards)] == ["loose.wav"]
+
+
 def test_a_json_that_is_none(shards):
     with tarfile.open(shards / "train-003.tar", "w") as tar:
         add(tar, "a.wav", encoded(sound(0), "WAV"))

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from audiossm.data.shards import AUDIO_SUFFIXES, read_shards
+from audiossm.data.shards import AUDIO_SUFFIXES, find_shards, read_shards
 
 MANIFEST = "manifest.csv"
 SILENCE, OTHER = "_silence_", "_other_"  # the background classes: nobody speaks, or says another word
@@ -55,7 +55,7 @@ def find_clips(
         raise FileNotFoundError(f"no data folder at {root}")
     if (root / MANIFEST).is_file():
         clips = _from_manifest(root, label_column, where or {})
-    elif shards := sorted(root.rglob("*.tar")):
+    elif shards := find_shards(root):
         clips = _from_shards(root, shards, label_column, where or {})
     elif label_column != "label" or where:
         column = next(iter(where or {}), label_column)

@@ -89,6 +89,13 @@ def open_member(path: str | os.PathLike) -> Member | None:
     return None
 
 
+def find_shards(root: Path) -> list[Path]:
+    """List the tar files in or under a folder, sorted; none where audio lies there unpacked."""
+    shards = sorted(root.rglob("*.tar"))
+    loose = bool(shards) and any(path.suffix.lower() in AUDIO_SUFFIXES for path in root.rglob("*"))
+    return [] if loose else shards
+
+
 def read_shards(
     shards: Sequence[Path], label_column: str, where: Mapping[str, str]
 ) -> list[tuple[Path, str, str, str]]:

@@ -12,9 +12,9 @@ from audiossm.backbones.moe import routing, routing_loss
 from audiossm.mixers.base import State
 from audiossm.tasks import GenerationModel
 from audiossm.training.graphed import record
+from audiossm.training.loader import batch_of
 from audiossm.training.optimiser import optimiser
 from audiossm.training.options import GenerateOptions
-from audiossm.training.window_loader import batch_of
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # audio, heard, label, fresh: see `audiossm.data.windows.Windows`
 
@@ -35,13 +35,16 @@ class GenerationTraining(LightningModule):
         self.hear_recorded: Callable[..., tuple[Tensor, ...]] | None = None
 
     def on_train_start(self) -> None:
-        """Begin with an empty state, unless a checkpoint has brought another; on one GPU, record a step."""
+        """Begin with an empty state, unless a checkpoint has brought another; on GPUs, record a step.
+
+        Several GPUs each record their own. What a replay gives back passes through the hooks that add gradients up.
+        """
         windows, o = self.trainer.datamodule.windows, self.options  # type: ignore[attr-defined]
-        batch = batch_of(len(windows), o, self.trainer.world_size) // self.trainer.world_size
+        batch = batch_of(len(windows), o.batch, self.trainer.world_size) // self.trainer.world_size
         if o.carry and not (self.carried and len(self.carried[0]) == batch):
             self.carried = floats(self.model.initial_state(batch))
         self.carried = [value.to(self.device) for value in self.carried]
-        if self.device.type == "cuda" and self.trainer.world_size == 1:
+        if self.device.type == "cuda":
             codes = torch.zeros(batch, windows.size + 1, dtype=torch.int64, device=self.device)
             self.hear_recorded = record(self.model, self.hear, [((), (codes, codes[:, 0].clone(), *self.carried))])[()]
 

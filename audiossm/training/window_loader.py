@@ -1,48 +1,27 @@
 """Batches of windows, in an order that depends on the seed and the epoch alone, over any number of devices."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from audiossm.data.windows import Windows
+from audiossm.training.loader import SharedOrder, loader
 from audiossm.training.options import GenerateOptions
 
 
-class WindowOrder(Sampler):
-    """One device's share of each training batch: every `devices`-th place of it (share, 3), see `Windows`.
+class WindowOrder(SharedOrder):
+    """Places of windows (share, 3), see `Windows`."""
 
-    Batch b of an epoch holds the same windows over any number of devices. What does not fill a batch is left out;
-    `begin` says how many batches of the epoch are done already.
-    """
+    def __init__(self, windows: Windows, o: GenerateOptions, devices: int, rank: int, begin: Callable[[], int]):
+        super().__init__(len(windows), o.batch, devices, rank, o.seed, begin)
+        self.windows, self.carry = windows, o.carry
 
-    def __init__(
-        self, windows: Windows, o: GenerateOptions, devices: int, rank: int, begin: Callable[[], int] = lambda: 0
-    ):
-        self.windows, self.o, self.devices, self.rank, self.begin = windows, o, devices, rank, begin
-        self.batch = batch_of(len(windows), o, devices)
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw anew: Lightning calls it before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.windows) // self.batch
-
-    def __iter__(self) -> Iterator[Tensor]:
-        draw = torch.Generator().manual_seed(self.o.seed * 1_000_003 + self.epoch)
-        windows, batch = self.windows, self.batch
-        places = windows.in_a_row(draw, batch) if self.o.carry else windows.spread(draw)
-        for i in range(self.begin(), len(self)):
-            yield places[i * batch : (i + 1) * batch][self.rank :: self.devices]
-
-
-def batch_of(windows: int, o: GenerateOptions, devices: int) -> int:
-    """Return the windows in a batch: fewer than asked for where there are no more."""
-    return min(o.batch, windows - windows % devices)
+    def rows(self, draw: torch.Generator) -> Tensor:
+        """Return an epoch's places."""
+        return self.windows.in_a_row(draw, self.batch) if self.carry else self.windows.spread(draw)
 
 
 class WindowBatches(LightningDataModule):
@@ -72,11 +51,3 @@ class WindowBatches(LightningDataModule):
             return []
         places = self.held_out.one_by_one()[self.trainer.global_rank :: self.trainer.world_size]
         return loader(self.held_out, places.split(self.options.batch))
-
-
-def loader(windows: Windows, batches: Sampler | tuple[Tensor, ...]) -> DataLoader:
-    """Build a loader of places that are batches already."""
-    # Of its own, else the loader would draw a seed from the generator of the training: resuming would differ.
-    own = torch.Generator()
-    pin = torch.cuda.is_available()
-    return DataLoader(windows, batch_size=None, sampler=batches, pin_memory=pin, generator=own)
