@@ -22,7 +22,7 @@ def draw_reference(
 ) -> Tensor:
     """Return the symbols that `draw` draws, as its definition says."""
     if readout.norm is not None:
-        y = F.layer_norm(y, y.shape[-1:], *readout.norm, eps)
+        y = F.layer_norm(y, y.shape[-1:], readout.norm[0], readout.norm[1], eps)
     logits = (y @ readout.weight + readout.bias) / temperature
     p = logits.softmax(-1)
     order = p.argsort(dim=-1, descending=True, stable=True)

@@ -30,8 +30,8 @@ class Layers(NamedTuple):
     c: Tensor  # (M, 2, H, N) output weights: input step and the factor 2 folded in
     d: Tensor  # (M, H)
     norm: Tensor  # (M, 2, H) the first norm's scale and shift
-    gate: Tensor  # (M, 2, H, H) W_1 and W_2
-    gate_bias: Tensor  # (M, 2, H)
+    gate: Tensor  # (M, H, H, 2) W_1 and W_2, their outputs side by side
+    gate_bias: Tensor  # (M, H, 2)
     ff_norm: Tensor  # (M, 2, H) the second's
     ff_in: Tensor  # (M, H, F)
     ff_in_bias: Tensor  # (M, F)
@@ -47,14 +47,14 @@ def layers_step_reference(
     states = []
     for m in range(len(layers.d)):
         here = Layers(*(numbers[m] for numbers in layers))
-        v = F.layer_norm(u, u.shape[-1:], *here.norm, eps)
+        v = F.layer_norm(u, u.shape[-1:], here.norm[0], here.norm[1], eps)
         (a_re, a_im), (c_re, c_im), (x_re, x_im) = here.a, here.c, state[m].unbind(1)
         x_re, x_im = a_re * x_re - a_im * x_im + v.unsqueeze(-1), a_re * x_im + a_im * x_re
         states.append(torch.stack((x_re, x_im), dim=1))
         g = F.gelu((c_re * x_re - c_im * x_im).sum(-1) + here.d * v)
-        w = g @ here.gate + here.gate_bias.unsqueeze(1)  # (2, B, H)
-        u = u + w[0] * w[1].sigmoid()
-        v = F.layer_norm(u, u.shape[-1:], *here.ff_norm, eps)
+        value, opening = ((g @ here.gate.flatten(1)).unflatten(-1, (-1, 2)) + here.gate_bias).unbind(-1)
+        u = u + value * opening.sigmoid()
+        v = F.layer_norm(u, u.shape[-1:], here.ff_norm[0], here.ff_norm[1], eps)
         u = u + F.gelu(v @ here.ff_in + here.ff_in_bias) @ here.ff_out + here.ff_out_bias
     return first + u, torch.stack(states)
 

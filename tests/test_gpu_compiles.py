@@ -151,10 +151,10 @@ def cauchy(op, rows):
 
 
 def layers_step(op, batch, layers, channels, modes, inner):
-    of_layer = (2, channels, modes), (channels,), (2, channels), (2, channels, channels)
+    of_layer = (2, channels, modes), (channels,), (2, channels), (channels, channels, 2)
     of_ff = (channels, inner), (inner,), (inner, channels), (channels,)
     a, d, norm, gate = (meta(layers, *shape) for shape in of_layer)
-    numbers = Layers(a, a, d, norm, gate, norm, norm, *(meta(layers, *shape) for shape in of_ff))
+    numbers = Layers(a, a, d, norm, gate, norm.mT.contiguous(), norm, *(meta(layers, *shape) for shape in of_ff))
     op.layers_step(meta(batch, channels), meta(layers, batch, 2, channels, modes), numbers, meta(batch, channels), 1e-5)
 
 

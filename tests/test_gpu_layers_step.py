@@ -19,8 +19,9 @@ def inputs(batch, layers, channels, modes, inner):
         *((layers, 2, channels, modes),) * 2,
         (layers, channels),
         (layers, 2, channels),
-        (layers, 2, channels, channels),
-        *((layers, 2, channels),) * 2,
+        (layers, channels, channels, 2),
+        (layers, channels, 2),
+        (layers, 2, channels),
         (layers, channels, inner),
         (layers, inner),
         (layers, inner, channels),
@@ -49,11 +50,11 @@ def test_sizes(sizes):
 
 
 @kernel
-@pytest.mark.parametrize("config", ({"TILE": 64, "ROWS": 1}, {"TILE": 256, "ROWS": 2}, {"TILE": 1024, "ROWS": 4}))
-def test_tiles_and_rows(config, monkeypatch):
+@pytest.mark.parametrize("tile, early", ((64, False), (256, False), (1024, False), (4096, False), (4096, True)))
+def test_tiles(tile, early, monkeypatch):
     from audiossm.kernels.gpu import layers_step as op
 
-    monkeypatch.setattr(op, "CONFIGS", {1024: config | {"num_warps": 4}})
+    monkeypatch.setattr(op, "CONFIGS", {1024: {"TILE": tile, "EARLY": early, "num_warps": 4}})
     test_sizes((3, 2, 20, 5, 40))
 
 

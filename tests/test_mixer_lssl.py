@@ -10,7 +10,7 @@ from audiossm.mixers.hippo import HIPPO
 from audiossm.mixers.lssl import FEW, LSSL
 
 from .law import check_law
-from .mixer_checks import run_as_file
+from .mixer_checks import FRAMES, run_as_file
 
 CHUNK = 2**LEVELS
 SLOWER = {"log_dt": -3.0}
@@ -149,7 +149,7 @@ def test_an_hour_of_noise_at_full_scale_leaves_the_state_bounded(init):
 def test_the_exported_frame_is_the_module(frame):
     torch.manual_seed(0)
     module = LSSL(5, 8).eval()
-    u, first = torch.randn(2, 512 * frame, 5), torch.randn(2, 5, 8)
+    u, first = torch.randn(2, FRAMES * frame, 5), torch.randn(2, 5, 8)
     y, last, _ = run_as_file(module, u, {"x": first}, frame)
     with torch.no_grad():
         expected, state = module(u, {"x": first})

@@ -12,10 +12,10 @@ was. Nothing here trains: weights are copied as they are.
 from collections.abc import Callable
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from audiossm.backbones.sashimi import SaShiMi, SaShiMiLayer
 from audiossm.backbones.stack import Stack, layers_of
@@ -57,9 +57,8 @@ class SaShiMiStep:
             step, states = (fused if fusable(stack) else plain)(stack, mine, at)  # type: ignore[arg-type]
             self.stacks.append(step)
             self.states += states
-            width = model.norm.normalized_shape[0] if k == 0 else model.down[k - 1].linear.out_features  # type: ignore
             pool = model.pool[k] if k < len(model.pool) else 1
-            rows = model.norm.weight.new_zeros(batch, pool, int(width))
+            rows = model.norm.weight.new_zeros(batch, pool, model.widths[k])
             if k < len(model.pool):
                 waiting, held = int(state[f"down.{k}.count"]), state[f"down.{k}.held"]
                 rows[:, :waiting] = held[:, pool - 1 - waiting :]
@@ -84,13 +83,14 @@ class SaShiMiStep:
         """Take tier k one step on; n counts its own steps."""
         if k == len(self.groups):
             return self.stacks[k](self.rows[k][:, 0], None)
-        down, up, pool = self.model.down[k].linear, self.model.up[k].linear, self.model.pool[k]
+        down: Any = self.model.down[k].linear
+        up: Any = self.model.up[k].linear
+        pool = self.model.pool[k]
         y = self.stacks[k](self.rows[k][:, n % pool], self.groups[k][:, n % pool])
         if n % pool == pool - 1:
             slower = self.rows[k + 1]
-            slower[:, n // pool % slower.shape[1]] = F.linear(self.rows[k].flatten(1), down.weight, down.bias)  # type: ignore
-            heard = self.run(k + 1, n // pool)
-            self.groups[k].copy_(F.linear(heard, up.weight, up.bias).view_as(self.groups[k]))  # type: ignore[arg-type]
+            slower[:, n // pool % slower.shape[1]] = down(self.rows[k].flatten(1))
+            self.groups[k].copy_(up(self.run(k + 1, n // pool)).view_as(self.groups[k]))
         return y
 
 
@@ -128,8 +128,8 @@ def pack(stack: Stack, rate: int | None = None) -> Layers:
             c=2 * c.permute(2, 0, 1),
             d=mixer.d,
             norm=torch.stack((layer.norm.weight, layer.norm.bias)),
-            gate=gate.weight.unflatten(0, (2, -1)).mT,
-            gate_bias=gate.bias.unflatten(0, (2, -1)),
+            gate=gate.weight.unflatten(0, (2, -1)).permute(2, 1, 0),
+            gate_bias=gate.bias.unflatten(0, (2, -1)).t(),
             ff_norm=torch.stack((layer.ff_norm.weight, layer.ff_norm.bias)),
             ff_in=ff_in.weight.mT,
             ff_in_bias=ff_in.bias,

@@ -1,13 +1,16 @@
-"""`layers_step` on a GPU: a program takes some rows of the batch through all layers.
+"""`layers_step` on a GPU: a program takes a row of the batch through all layers.
 
-A row's channels pass from stage to stage through a scratch row in memory, which stays in the cache, with a barrier
-between: each stage wants them laid over the threads in another way. The first matrix of a stage is loaded before its
-barrier, and so is on its way while the stage before ends. All numbers are float32, and so are the products.
+Time goes into the way from one product to the next, so the vector stays in registers, and every product is one sum over
+a tile of inputs by outputs at the end. Where a matrix is more than a tile, tiles are added up before the sum, and each
+fetches its inputs from a scratch row in memory, which stays in the cache: a register cannot be indexed. What a layer
+needs is asked for before its first number is known, the matrices too where registers hold them (EARLY). All numbers are
+float32, and so are the products.
 
-Glossary: B batch, H channels, N modes, F feed-forward channels; HP, NP, FP the powers of 2 that hold them; ROWS rows a
-program; HB channels, OB and DB outputs of a tile.
+Glossary: B batch, H channels, N modes, F feed-forward channels; HP, NP, FP the powers of 2 that hold them; TILE the most
+numbers of a tile.
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -15,24 +18,11 @@ from torch import Tensor
 from audiossm.kernels.dispatch import on_device
 from audiossm.kernels.layers_step import Layers
 
-# The most numbers of a tile of weights, rows a program, and warps, by the channels up to which they are best.
+# By the most channels for which they are meant.
 CONFIGS: dict[int, dict[str, int]] = {
-    64: {"TILE": 4096, "ROWS": 1, "num_warps": 8},
-    128: {"TILE": 8192, "ROWS": 1, "num_warps": 16},
-    1024: {"TILE": 8192, "ROWS": 1, "num_warps": 16},
+    64: {"TILE": 8192, "EARLY": True, "num_warps": 8},
+    1024: {"TILE": 8192, "EARLY": False, "num_warps": 16},
 }
-
-
-def candidates() -> dict[int, list[dict[str, int]]]:
-    """Return what else `CONFIGS` could be."""
-    found = [
-        {"TILE": tile, "ROWS": rows, "num_warps": warps}
-        for tile in (2048, 4096, 8192, 16384)
-        for rows in (1, 2)
-        for warps in (4, 8, 16)
-        if 4 <= tile * rows // (32 * warps) <= 64
-    ]
-    return dict.fromkeys(CONFIGS, found)
 
 
 @triton.jit
@@ -43,104 +33,99 @@ def gelu(x):
 
 @triton.jit
 def normed(u, scale, shift, h, H: tl.constexpr, EPS: tl.constexpr):
-    """Return the LayerNorm of u (ROWS, HP), 0 beyond H."""
-    mean = tl.sum(u, 1) / H
-    centred = tl.where(h < H, u - mean[:, None], 0.0)
-    size = tl.rsqrt(tl.sum(centred * centred, 1) / H + EPS)
-    return centred * size[:, None] * tl.load(scale + h, h < H, 0.0) + tl.load(shift + h, h < H, 0.0)
+    """Return the LayerNorm of u (HP,), 0 beyond H where scale and shift are."""
+    mean = tl.sum(u) / H
+    centred = tl.where(h < H, u - mean, 0.0)
+    return centred * tl.rsqrt(tl.sum(centred * centred) / H + EPS) * scale + shift
 
 
 @triton.jit
-def product(x, weight):
-    """(ROWS, I) times (I, O)."""
-    return tl.sum(x[:, :, None] * weight[None, :, :], 1)
+def tile(weight, first, I: tl.constexpr, O: tl.constexpr, IB: tl.constexpr, OP: tl.constexpr):
+    """Return rows of a matrix (I, O), (IB, OP)."""
+    i, o = first + tl.arange(0, IB)[:, None], tl.arange(0, OP)[None, :]
+    return tl.load(weight + i * O + o, (i < I) & (o < O), 0.0)
+
+
+@triton.jit
+def early(weight, I: tl.constexpr, O: tl.constexpr, IP: tl.constexpr, OP: tl.constexpr, EARLY: tl.constexpr):
+    """Return a matrix as a tile, so that it is on its way; or, where it is to be fetched later, as it is."""
+    if EARLY:
+        return tile(weight, 0, I, O, IP, OP)
+    else:
+        return weight
+
+
+@triton.jit
+def product(
+    x, weight, scratch, I: tl.constexpr, O: tl.constexpr, IP: tl.constexpr, OP: tl.constexpr,
+    TILE: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """Return x (IP,) times a matrix (I, O): (OP,)."""
+    IB: tl.constexpr = min(IP, max(1, TILE // OP))
+    if EARLY:
+        terms = x[:, None] * weight
+    elif IB == IP:
+        terms = x[:, None] * tile(weight, 0, I, O, IP, OP)
+    else:
+        every = tl.arange(0, IP)
+        tl.store(scratch + every, x, every < I)
+        tl.debug_barrier()
+        terms = tl.zeros((IB, OP), tl.float32)
+        for first in tl.range(0, IP, IB, loop_unroll_factor=2):
+            i = first + tl.arange(0, IB)
+            terms += tl.load(scratch + i, i < I, 0.0)[:, None] * tile(weight, first, I, O, IB, OP)
+        tl.debug_barrier()  # before another stage writes its own
+    return tl.sum(terms, 0)
 
 
 @triton.jit(do_not_specialize=("batch", "layers"))
-def layers_rows(
+def layers_row(
     u, added, y, state, scratch, a, c, d, norm, gate, gate_bias, ff_norm, ff_in, ff_in_bias, ff_out, ff_out_bias,
     u_b, added_b, batch, layers,
     EPS: tl.constexpr, H: tl.constexpr, N: tl.constexpr, F: tl.constexpr,
-    HP: tl.constexpr, NP: tl.constexpr, FP: tl.constexpr, ROWS: tl.constexpr,
-    HB: tl.constexpr, OB: tl.constexpr, DB: tl.constexpr,
+    HP: tl.constexpr, NP: tl.constexpr, FP: tl.constexpr, TILE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Write y (B, H) and the states behind the step."""
-    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
-    inside = row < batch
-    h, f = tl.arange(0, HP)[None, :], tl.arange(0, FP)[None, :]
-    n = tl.arange(0, NP)[None, None, :]
-    mine = inside & (h < H)
-    through = scratch + row * (2 * H + max(H, F))  # u; what the norm gives; what a nonlinearity gives
-    x = state + row[:, :, None] * 2 * H * N
-    now = tl.load(u + row * u_b + h, mine, 0.0)
+    """Write a row of y (B, H) and its states behind the step."""
+    row = tl.program_id(0).to(tl.int64)
+    h, f = tl.arange(0, HP), tl.arange(0, FP)
+    at = h[:, None] * N + tl.arange(0, NP)[None, :]
+    known = (h < H)[:, None] & (tl.arange(0, NP) < N)[None, :]
+    state += row * 2 * H * N
+    scratch += row * max(H, F)
+    come = tl.load(u + row * u_b + h, h < H, 0.0)
     if added is not None:
-        now += tl.load(added + row * added_b + h, mine, 0.0)
-    come = now
-    tl.store(through + h, now, mine)
-
+        come += tl.load(added + row * added_b + h, h < H, 0.0)
+    now = come
     for _ in range(layers):
-        tl.store(through + H + h, normed(now, norm, norm + H, h, H, EPS), mine)
-        for first in tl.static_range(0, HP, HB):
-            k = first + tl.arange(0, HB)[None, :]
-            at = k[:, :, None] * N + n
-            known = (k[:, :, None] < H) & (n < N)
-            a_re, a_im = tl.load(a + at, known, 0.0), tl.load(a + H * N + at, known, 0.0)
-            c_re, c_im = tl.load(c + at, known, 0.0), tl.load(c + H * N + at, known, 0.0)
-            held = known & inside[:, :, None]
-            x_re, x_im = tl.load(x + at, held, 0.0), tl.load(x + H * N + at, held, 0.0)
-            skip = tl.load(d + k, k < H, 0.0)
-            if first == 0:
-                tl.debug_barrier()
-            v = tl.load(through + H + k, inside & (k < H), 0.0)
-            re = a_re * x_re - a_im * x_im + v[:, :, None]
-            im = a_re * x_im + a_im * x_re
-            tl.store(x + at, re, held)
-            tl.store(x + H * N + at, im, held)
-            heard = tl.sum(c_re * re - c_im * im, 2) + skip * v
-            tl.store(through + 2 * H + k, gelu(heard), inside & (k < H))
+        scale, shift = tl.load(norm + h, h < H, 0.0), tl.load(norm + H + h, h < H, 0.0)
+        a_re, a_im = tl.load(a + at, known, 0.0), tl.load(a + H * N + at, known, 0.0)
+        x_re, x_im = tl.load(state + at, known, 0.0), tl.load(state + H * N + at, known, 0.0)
+        c_re, c_im = tl.load(c + at, known, 0.0), tl.load(c + H * N + at, known, 0.0)
+        skip = tl.load(d + h, h < H, 0.0)
+        w_gate = early(gate, H, 2 * H, HP, 2 * HP, EARLY)
+        b_gate = tl.load(gate_bias + tl.arange(0, 2 * HP), tl.arange(0, 2 * HP) < 2 * H, 0.0)
+        ff_scale, ff_shift = tl.load(ff_norm + h, h < H, 0.0), tl.load(ff_norm + H + h, h < H, 0.0)
+        w_in, b_in = early(ff_in, H, F, HP, FP, EARLY), tl.load(ff_in_bias + f, f < F, 0.0)
+        w_out, b_out = early(ff_out, F, H, FP, HP, EARLY), tl.load(ff_out_bias + h, h < H, 0.0)
 
-        i = tl.arange(0, HP)[:, None]
-        for first in tl.static_range(0, HP, OB):
-            o = first + tl.arange(0, OB)[None, :]
-            known = (i < H) & (o < H)
-            w = tl.load(gate + i * H + o, known, 0.0)
-            w_gate = tl.load(gate + H * H + i * H + o, known, 0.0)
-            if first == 0:
-                tl.debug_barrier()
-                g = tl.load(through + 2 * H + h, mine, 0.0)
-            value = product(g, w) + tl.load(gate_bias + o, o < H, 0.0)
-            opening = product(g, w_gate) + tl.load(gate_bias + H + o, o < H, 0.0)
-            before = tl.load(through + o, inside & (o < H), 0.0)
-            tl.store(through + o, before + value * tl.sigmoid(opening), inside & (o < H))
+        v = normed(now, scale, shift, h, H, EPS)
+        re = a_re * x_re - a_im * x_im + v[:, None]
+        im = a_re * x_im + a_im * x_re
+        tl.store(state + at, re, known)
+        tl.store(state + H * N + at, im, known)
+        heard = gelu(tl.sum(c_re * re - c_im * im, 1) + skip * v)
+        both = product(heard, w_gate, scratch, H, 2 * H, HP, 2 * HP, TILE, EARLY) + b_gate
+        value, opening = tl.split(tl.reshape(both, (HP, 2)))
+        now += value * tl.sigmoid(opening)
+        v = normed(now, ff_scale, ff_shift, h, H, EPS)
+        inner = gelu(product(v, w_in, scratch, H, F, HP, FP, TILE, EARLY) + b_in)
+        now += product(inner, w_out, scratch, F, H, FP, HP, TILE, EARLY) + b_out
 
-        for first in tl.static_range(0, FP, OB):
-            o = first + tl.arange(0, OB)[None, :]
-            w = tl.load(ff_in + i * F + o, (i < H) & (o < F), 0.0)
-            if first == 0:
-                tl.debug_barrier()
-                v = normed(tl.load(through + h, mine, 0.0), ff_norm, ff_norm + H, h, H, EPS)
-            inner = product(v, w) + tl.load(ff_in_bias + o, o < F, 0.0)
-            tl.store(through + 2 * H + o, gelu(inner), inside & (o < F))
-
-        i = tl.arange(0, FP)[:, None]
-        for first in tl.static_range(0, HP, DB):
-            o = first + tl.arange(0, DB)[None, :]
-            w = tl.load(ff_out + i * H + o, (i < F) & (o < H), 0.0)
-            if first == 0:
-                tl.debug_barrier()
-                g = tl.load(through + 2 * H + f, inside & (f < F), 0.0)
-            before = tl.load(through + o, inside & (o < H), 0.0)
-            after = before + product(g, w) + tl.load(ff_out_bias + o, o < H, 0.0)
-            tl.store(through + o, after, inside & (o < H))
-
-        tl.debug_barrier()
-        now = tl.load(through + h, mine, 0.0)
-        a, c, d, x = a + 2 * H * N, c + 2 * H * N, d + H, x + tl.cast(batch, tl.int64) * 2 * H * N
+        a, c, d, state = a + 2 * H * N, c + 2 * H * N, d + H, state + tl.cast(batch, tl.int64) * 2 * H * N
         norm, gate, gate_bias = norm + 2 * H, gate + 2 * H * H, gate_bias + 2 * H
         ff_norm, ff_in, ff_in_bias = ff_norm + 2 * H, ff_in + H * F, ff_in_bias + F
         ff_out, ff_out_bias = ff_out + F * H, ff_out_bias + H
-
-    tl.store(y + row * H + h, come + now, mine)
+    tl.store(y + row * H + h, come + now, h < H)
 
 
 def layers_step(u: Tensor, state: Tensor, layers: Layers, added: Tensor | None, eps: float) -> Tensor:
@@ -149,17 +134,13 @@ def layers_step(u: Tensor, state: Tensor, layers: Layers, added: Tensor | None, 
     whole = all(numbers.is_contiguous() for numbers in layers)
     if not (state.is_contiguous() and whole and u.stride(1) == 1 and (added is None or added.stride(1) == 1)):
         raise ValueError("layers_step wants its state and its layers contiguous, and channels side by side")
-    config = dict(next(sizes for most, sizes in CONFIGS.items() if channels <= most or most == max(CONFIGS)))
-    tile = config.pop("TILE")
-    padded, inner_padded = (max(16, triton.next_power_of_2(size)) for size in (channels, inner))
-    modes_padded = triton.next_power_of_2(modes)
-    y, scratch = u.new_empty(u.shape), u.new_empty(batch, 2 * channels + max(channels, inner))
+    config = next(sizes for most, sizes in CONFIGS.items() if channels <= most or most == max(CONFIGS))
+    padded, modes_padded, inner_padded = map(triton.next_power_of_2, (channels, modes, inner))
+    y, scratch = u.new_empty(u.shape), u.new_empty(batch, max(channels, inner))
     added_b = 0 if added is None else added.stride(0)
     with on_device(u):
-        layers_rows[(triton.cdiv(batch, config["ROWS"]),)](
+        layers_row[(batch,)](
             u, added, y, state, scratch, *layers, u.stride(0), added_b, batch, len(layers.d),
-            EPS=eps, H=channels, N=modes, F=inner, HP=padded, NP=modes_padded, FP=inner_padded,
-            HB=min(padded, max(1, tile // modes_padded)), OB=min(padded, max(1, tile // padded)),
-            DB=min(padded, max(1, tile // inner_padded)), **config,
+            EPS=eps, H=channels, N=modes, F=inner, HP=padded, NP=modes_padded, FP=inner_padded, **config,
         )  # fmt: skip
     return y
