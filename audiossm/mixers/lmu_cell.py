@@ -13,9 +13,9 @@ FEW = 4  # steps that a graph may be unrolled to
 class LMUCell(Mixer):
     """A recurrent network whose hidden state h writes to the memory m and reads from it.
 
-        u_t = e_x x_t + e_h h_{t-1} + e_m m_{t-1}           (Voelker, Kajić and Eliasmith 2019, eq. 7)
-        m_t = Ā m_{t-1} + B̄ u_t                             (eq. 4, by zero-order hold)
-        h_t = tanh(W_x x_t + W_h h_{t-1} + W_m m_t)         (eq. 6)
+        u_t = e_x x_t + e_h h_{t-1} + e_m m_{t-1}           (Voelker, Kajić and Eliasmith 2019)
+        m_t = Ā m_{t-1} + B̄ u_t                             (by zero-order hold)
+        h_t = tanh(W_x x_t + W_h h_{t-1} + W_m m_t)
 
     and y = h. Each step needs the one before: training is sequential, and a file holds at most 4 steps a frame.
 
