@@ -67,7 +67,7 @@ def step_ms(config: KeywordConfig, options: TrainOptions, repeats: int = 20) -> 
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        hear = record(training.model, training.hear, [(key, audio)])[key]
+        hear = record(training.model, training.hear, [(key, (audio,))])[key]
     times, unheard = [], 3 if device == "cuda" else 0  # until clocks and caches have settled
     for _ in range(unheard + (repeats if device == "cuda" else 1)):
         finish()

@@ -197,7 +197,7 @@ def mamba3_by_hand(module, u, state):
                 h[k, channel] = decay * (h[k, channel] + (1 - mix[k]) * dt[k] * past) + mix[k] * dt[k] * now
                 y[k, channel] = (c[k] * h[k, channel]).real.sum() + p["d"][k] * x[k, channel]
         b_before, x_before = b, x
-        out.append(p["outward.weight"] @ (y.ravel() * silu(z)))
+        out.append(p["outward.weight"] @ (normed(y.ravel(), p["norm"]) * silu(z)))
     return np.array(out), np.concatenate((h.real, h.imag), axis=-1)
 
 

@@ -18,8 +18,8 @@ from audiossm.mixers import LMU
 from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.training import TrainOptions, load_model, save_model, train_keywords
 from audiossm.training.evaluate import evaluate_model
-from audiossm.training.fit import average
 from audiossm.training.module import KeywordTraining
+from audiossm.training.run import average
 
 SMALL = KeywordConfig((), channels=12, modes=2, d_model=8, layers=1, d_state=4)
 OPTIONS = TrainOptions(epochs=4, batch=14, channel_mask=2)

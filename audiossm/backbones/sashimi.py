@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from audiossm.backbones.downpool import DownPool
 from audiossm.backbones.hybrid import read_pattern
-from audiossm.backbones.stack import Stack, layers_of
+from audiossm.backbones.stack import Stack
 from audiossm.backbones.uppool import UpPool
+from audiossm.kernels import add_bias, add_norm, bias_gelu, bias_glu, norm
 from audiossm.mixers.base import Mixer, State, part, whole
 from audiossm.mixers.bidirectional import Bidirectional
 from audiossm.mixers.catalog import build_mixer
@@ -58,13 +59,16 @@ class SaShiMiLayer(Mixer):
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, H) to (B, L, H)."""
-        y, state = self.mixer(self.norm(u), state, rate=rate)
+        y, state = self.mixer(norm(u, self.norm.weight, self.norm.bias), state, rate=rate)
         if self.gate is not None:
-            y = F.glu(self.gate(F.gelu(y)), dim=-1)
-        u = u + self.drop(y)
-        if self.ff_norm is not None and self.ff_in is not None and self.ff_out is not None:
-            u = u + self.drop(self.ff_out(F.gelu(self.ff_in(self.ff_norm(u)))))
-        return u, state
+            y = bias_glu(F.linear(F.gelu(y), self.gate.weight), self.gate.bias)
+        if self.ff_norm is None or self.ff_in is None or self.ff_out is None:
+            return u + self.drop(y), state
+        u, v = add_norm(u, self.drop(y), None, self.ff_norm.weight, self.ff_norm.bias)
+        inner = bias_gelu(F.linear(v, self.ff_in.weight), self.ff_in.bias)
+        if self.training and self.dropout.p:
+            return u + self.drop(self.ff_out(inner)), state
+        return add_bias(u, F.linear(inner, self.ff_out.weight), self.ff_out.bias), state
 
     def drop(self, y: Tensor) -> Tensor:
         """Leave out channels of y (B, L, H), each over all of time."""
@@ -148,7 +152,7 @@ class SaShiMi(Mixer):
             )
         self.pool, self.native_rate = tuple(pool), native_rate
         self.periods = tuple(accumulate(pool, mul, initial=1))  # samples a step of each tier
-        widths = [d_model * expand**k for k in range(len(patterns))]
+        self.widths = widths = tuple(d_model * expand**k for k in range(len(patterns)))
 
         def stack(k: int) -> Stack:
             slower = None if native_rate is None else native_rate / self.periods[k]
@@ -215,14 +219,15 @@ class SaShiMi(Mixer):
             y, new[name] = module(u, None if state is None else part(state, name), **rate)
             return y
 
-        def layers(name: str, k: int, stack: Stack) -> list[Any]:
+        def layers(name: str, k: int) -> list[Any]:
+            stack = self.get_submodule(f"{name}.{k}")
             at = None if rate is None else rate / self.periods[k]
-            return [(f"{name}.{k}.{i}", layer, at) for i, layer in enumerate(layers_of(stack))]
+            return [(f"{name}.{k}.{i}", layer, at) for i, layer in enumerate(stack.layers)]  # type: ignore[arg-type]
 
         skips: list[Tensor] = []
         for k in range(len(self.pool)):
             if self.descents:
-                for name, layer, at in layers("descents", k, self.descents[k]):
+                for name, layer, at in layers("descents", k):
                     skips.append(u)
                     u = run(name, layer, u, rate=at)
             skips.append(u)
@@ -233,7 +238,7 @@ class SaShiMi(Mixer):
                 phase = 0 if state is None else int(state[f"down.{k}.count"])
                 u = run(f"up.{k}", self.up[k], u)[:, phase : phase + fast.shape[1]] + fast
             outer = u
-            for name, layer, at in layers("tiers", k, self.tiers[k]):
+            for name, layer, at in layers("tiers", k):
                 u = run(name, layer, u, rate=at)
                 if self.descents and k < len(self.pool):
                     u = u + skips.pop()

@@ -1,6 +1,5 @@
 """The keyword task as Lightning sees it: augmentation, loss, metrics and the optimiser."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from audiossm.training.continuous import (
     words_in,
 )
 from audiossm.training.graphed import record
+from audiossm.training.optimiser import optimiser
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
 from audiossm.training.teacher import Teachers
 
@@ -80,7 +80,7 @@ class KeywordTraining(LightningModule):
         self.model, self.options, self.teachers = model, options, teachers
         self.accuracy = MulticlassAccuracy(len(model.config.labels), average="micro")
         self.rates = augment.rates_around(model.config.rate, options.rate_jitter, RATE_STEP)
-        self.graphs: dict[tuple, Callable[[Tensor], Any]] = {}
+        self.graphs: dict[tuple, Callable[..., Any]] = {}
         self.taught_graphs: dict[tuple, Callable[[Tensor], Tensor]] = {}
         for router in routers(model):
             router.capacity = options.capacity
@@ -96,7 +96,8 @@ class KeywordTraining(LightningModule):
         clips = torch.zeros(o.batch, samples, device=self.device)
         rows = clips.new_zeros(o.batch // words_in(o.batch), row_samples(o.batch, samples, o.stream_pause))
         heard = {CLIPS: (clips, 1 - o.stream_share), ROWS: (rows, o.stream_share)}
-        variants = [((rate, how), sound) for rate in self.rates for how, (sound, share) in heard.items() if share > 0]
+        sounds = [(how, sound) for how, (sound, share) in heard.items() if share > 0]
+        variants = [((rate, how), (sound,)) for rate in self.rates for how, sound in sounds]
         self.graphs = record(self.model, self.hear, variants)
         if self.teachers is not None:
             self.taught_graphs = record(self.teachers.models, self.taught, variants)
@@ -220,25 +221,7 @@ class KeywordTraining(LightningModule):
         self.accuracy(logits[:, -1], target)
         self.log("val_accuracy", self.accuracy, prog_bar=True)
 
-    def configure_optimizers(self):
-        """AdamW in three groups: SSM parameters, those without decay (biases, norms, D), and matrices."""
-        o = self.options
-        groups: dict[tuple[float, float], list] = {}
-        for parameter in self.model.parameters():
-            lr = getattr(parameter, "ssm_lr", None)
-            decay = o.weight_decay if lr is None and parameter.ndim == 2 else 0.0
-            groups.setdefault((o.lr_factor * (lr or o.lr), decay), []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
-            fused=self.device.type == "cuda",
-        )
+    def configure_optimizers(self) -> Any:
+        """AdamW, with a learning rate that rises and falls."""
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(1, round(o.warmup * steps))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimiser(self.model, self.options, steps, fused=self.device.type == "cuda")
