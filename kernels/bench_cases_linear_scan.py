@@ -42,8 +42,8 @@ def torch_form(a: Tensor, b: Tensor) -> Tensor:
 
 
 def accelerated_scan() -> Callable[..., Any]:
-    """Return accelerated-scan's Triton kernel."""
-    from accelerated_scan.triton import scan
+    """Return accelerated-scan's Triton kernel, from its version 0.3."""
+    from accelerated_scan.scalar import scan
 
     return scan
 
@@ -52,7 +52,6 @@ def case(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Case:
     """Return the line of a shape: a, b and h forward; a, h and their gradients, and b's, backward."""
     batch, channels, length, planes = shape
     numbers = batch * channels * length * planes * dtype.itemsize
-    power_of_2 = length & (length - 1) == 0
     return Case(
         op="linear_scan",
         shape=f"B{batch} C{channels} L{length}" + " complex" * (planes == 2),
@@ -62,7 +61,7 @@ def case(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Case:
         bytes_forward=3 * numbers,
         bytes_both=8 * numbers,
         forms={"pairs of steps": torch_form},
-        peers={"accelerated_scan": accelerated_scan} if planes == 1 and power_of_2 else {},
+        peers={"accelerated_scan": accelerated_scan} if planes == 1 else {},
     )
 
 

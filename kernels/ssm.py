@@ -1,4 +1,4 @@
-"""The time-invariant diagonal state space model as a convolution with a state (S4D, Gu et al. 2022, eq. 7).
+"""The time-invariant diagonal state space model as a convolution with a state (S4D, Gu et al. 2022).
 
     x_n = a x_{n-1} + u_n          y_n = 2 Re(c · x_n) + d u_n
 
@@ -63,9 +63,17 @@ def zeros(u: Tensor, log_a: Tensor) -> Tensor:
 
 
 def _in_triton(u: Tensor, log_a: Tensor, c: Tensor, d: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run `ssm_conv` as Triton kernels, which hold a channel's modes on the chip: too many take several calls."""
+    """Run `ssm_conv` as Triton kernels, which hold a channel's modes on the chip: too many take several calls.
+
+    They read and write steps side by side. Inputs whose channels lie so, as in a layer, are turned here and the outputs
+    turned back, so that the backward keeps and gets them turned.
+    """
+    from audiossm.kernels.gpu.layout import channels_last, turned, turned_back
     from audiossm.kernels.gpu.ssm_conv import MOST_MODES, ssm_conv
 
+    if channels_last(u):
+        y, x = _in_triton(turned(u), log_a, c, d, state)
+        return turned_back(y), x
     y, x = ssm_conv(u, log_a[:, :MOST_MODES], c[:, :MOST_MODES], d, None if state is None else state[:, :, :MOST_MODES])
     if log_a.shape[1] <= MOST_MODES:
         return y, x

@@ -1,30 +1,72 @@
 """The table of mixers: one command fills it, and goes on where it stopped."""
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DEMO = Path(__file__).parents[1] / "demos" / "compare_mixers.py"
-SMALL = ["--mixers", "s4d,gru", "--params", "20000", "--layers", "1", "--epochs", "1", "--seeds", "1", "--at-once", "2"]
+SMALL = ["--params", "20000", "--layers", "1", "--epochs", "1", "--seeds", "1", "--at-once", "2", "--lrs", "0.004"]
 
 
-def test_the_table_is_filled_once(toys, tmp_path):
-    def compare():
-        command = [sys.executable, DEMO, toys, tmp_path / "out", *SMALL]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+def compare(data, out, mixers):
+    command = [sys.executable, DEMO, data, out, "--mixers", mixers, *SMALL]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
-    said = compare()
-    rows = json.loads((tmp_path / "out" / "table.json").read_text())
-    assert set(rows) == {"s4d", "gru"} and all(abs(row["params"] - 20000) < 4000 for row in rows.values())
-    assert said.endswith((tmp_path / "out" / "table.md").read_text() + "\n") and "| gru |" in said
-    assert (tmp_path / "out" / "table.png").stat().st_size > 5000
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/*")}
-    (tmp_path / "out" / "gru-0" / "bench.json").unlink()
-    compare()
+
+def test_the_table_is_filled_once_and_tells_what_fails(toys, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "lstm-lr0.004-0").write_text("in the way of a run folder")
+    done = compare(toys, out, "lstm,gru")
+    assert done.returncode == 1 and done.stderr == "not in the table: lstm\n", done.stderr
+    assert "lstm, learning rate 0.004, seed 0 failed: audiossm: " in done.stdout
+    rows = json.loads((out / "table.json").read_text())
+    assert set(rows) == {"gru"} and abs(rows["gru"]["params"] - 20000) < 4000
+    assert done.stdout.endswith((out / "table.md").read_text() + "\n") and "| gru |" in done.stdout
+    assert (out / "table.png").stat().st_size > 5000
+
+    files = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
+    (out / "gru-lr0.004-0" / "bench.json").unlink()
+    assert compare(toys, out, "gru").returncode == 0
     again = {path for path, time in files.items() if path.stat().st_mtime_ns != time}
-    assert again == {tmp_path / "out" / "gru-0" / "bench.json"}
+    assert again == {out / "gru-lr0.004-0" / "bench.json"}
+
+
+def test_an_unknown_mixer_is_one_line(toys, tmp_path):
+    done = compare(toys, tmp_path / "out", "s4d,nonsense")
+    assert done.returncode == 2 and "there is no mixer 'nonsense'" in " ".join(done.stderr.split())
+
+
+def test_the_other_seeds_take_the_learning_rate_that_validates_best(toys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO.parent))
+    spec = importlib.util.spec_from_file_location("compare_mixers", DEMO)
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    trained = []
+    validation = {("gru", "0.004"): 80.0, ("gru", "0.001"): 90.0}
+
+    def audiossm(command, *arguments):
+        if command == "train":
+            run = Path(arguments[arguments.index("--out") + 1])
+            name, lr, seed = run.name.rsplit("-", 2)
+            trained.append((name, lr, seed))
+            run.mkdir()
+            (run / "model.safetensors").touch()
+            (run / "model.json").write_text(json.dumps({"training": {"val_accuracy": validation[name, lr[2:]]}}))
+            return ""
+        raise RuntimeError("nothing to evaluate")
+
+    monkeypatch.setattr(demo, "audiossm", audiossm)
+    with pytest.raises(SystemExit):
+        demo.main(toys, tmp_path / "out", mixers="gru", params=20000, layers=1, seeds=3, lrs="0.004,0.001")
+    assert trained == [
+        ("gru", "lr0.004", "0"),
+        ("gru", "lr0.001", "0"),
+        ("gru", "lr0.001", "1"),
+        ("gru", "lr0.001", "2"),
+    ]

@@ -1,4 +1,4 @@
-"""`decay_scan` in Triton computes what its reference defines."""
+"""`decay_scan` in Triton computes what its reference defines, and layouts are turned without loss."""
 
 import pytest
 import torch
@@ -43,3 +43,17 @@ def test_decay_scan_keeps_a_nan_in_its_row():
     b[0, 50] = torch.nan
     x = decay_scan(log_a, b, state)
     assert x[1].isfinite().all() and x[0, :32].isfinite().all()
+
+
+@kernel
+@pytest.mark.parametrize("shape", ((2, 3, 5), (1, 70, 65), (3, 2, 7), *(((2, 300, 4099),) if GPU else ())))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_channels_last_becomes_steps_last_and_its_gradient_turns_back(shape, dtype):
+    from audiossm.kernels.gpu.layout import channels_last, turned, turned_back
+
+    x = noise(*shape, dtype=dtype).detach().mT.contiguous().mT.requires_grad_()
+    y = turned(x)
+    assert torch.equal(y, x) and y.is_contiguous()
+    (grad,) = torch.autograd.grad(y, x, y.detach())
+    assert torch.equal(grad, x) and grad.stride() == x.stride()
+    assert torch.equal(turned_back(y), x) and channels_last(turned_back(y))

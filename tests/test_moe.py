@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from audiossm.backbones import BranchPair, GatedMLP, MixtureOfExperts, Stack, routing_loss
+from audiossm.backbones import BranchPair, GatedMLP, MixtureOfExperts, Stack, routing, routing_loss
 from audiossm.mixers import S4D
 
 from .law import check_law
-from .mixer_checks import run_as_file
+from .mixer_checks import FRAMES, run_as_file
 
 
 def error(found, expected):
@@ -112,7 +112,7 @@ def test_the_balance_loss_spreads_the_choices():
     for _ in range(60):
         optimizer.zero_grad()
         module(u)
-        routing_loss(module, balance=1.0, z=0.0).backward()
+        routing_loss(routing(module), balance=1.0, z=0.0).backward()
         optimizer.step()
     module(u)
     assert module.balance.item() < 1 + (before - 1) / 3
@@ -125,11 +125,19 @@ def test_the_losses_of_all_routers_are_summed():
     stack(torch.randn(2, 9, 4))
     first, _, last = layers
     want = 0.1 * (first.balance + last.balance) + 0.2 * (first.z + last.z)
-    found = routing_loss(stack, balance=0.1, z=0.2)
+    found = routing_loss(routing(stack), balance=0.1, z=0.2)
     assert found.item() == pytest.approx(want.item())
     found.backward()
     assert first.router.weight.grad.any() and last.router.weight.grad.any()
-    assert routing_loss(GatedMLP(4)) == 0
+    assert routing_loss(routing(GatedMLP(4))) == 0
+
+
+def test_a_row_of_the_routing_tells_what_share_was_dropped():
+    torch.manual_seed(0)
+    module = MixtureOfExperts(6, 4, 2, capacity=0.5)
+    module(torch.randn(3, 11, 6))
+    balance, z, dropped = routing(module)[0]
+    assert (balance, z) == (module.balance, module.z) and dropped == module.dropped / (2 * 33) > 0.4
 
 
 def test_a_model_in_training_can_be_copied():
@@ -171,7 +179,7 @@ def test_steps_are_independent_and_have_no_rate(module):
 def test_the_exported_experts_are_the_module(top):
     torch.manual_seed(0)
     module = BranchPair(S4D(8, 4), MixtureOfExperts(8, 4, top), 8).eval()
-    u, before = torch.randn(2, 2, 512, 8)
+    u, before = torch.randn(2, 2, 4 * FRAMES, 8)
     _, state = module(before)
     want, last = module(u, state)
     got, state, _ = run_as_file(module, u, state, 4)

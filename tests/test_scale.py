@@ -23,10 +23,10 @@ from safetensors.torch import load_file
 from audiossm.data import download_speech_commands, find_clips, load_clips
 from audiossm.tasks import KeywordConfig, KeywordModel, parameter_count
 from audiossm.training import TrainOptions, load_model, train_keywords
-from audiossm.training.fit import layout
 from audiossm.training.loader import ClipBatches, TrainingOrder, class_weights
 from audiossm.training.module import KeywordTraining
 from audiossm.training.recipes import load_recipe, recipe_names
+from audiossm.training.run import layout
 
 SMALL = KeywordConfig((), channels=12, modes=2, d_model=8, layers=1, d_state=4)
 OPTIONS = TrainOptions(epochs=4, batch=14, channel_mask=2)  # three steps an epoch

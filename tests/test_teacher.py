@@ -72,7 +72,7 @@ def step(weight, temperature, batch=6, streams=0.5):
     clips = (audio, torch.arange(batch) % 3, torch.tensor([[2000, 9000]]).repeat(batch, 1))
     loss = training.training_step(clips, 0)
     loss.backward()
-    ((audio, rate, how), logits) = heard[0]
+    ((audio, rate, how), (logits, _)) = heard[0]
     return loss.detach(), audio, rate, how, logits.detach(), teachers
 
 

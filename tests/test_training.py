@@ -11,12 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from audiossm.data import find_clips, load_clips
+from audiossm.mixers import LMU
 from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.training import TrainOptions, load_model, save_model, train_keywords
 from audiossm.training.evaluate import evaluate_model
 from audiossm.training.module import KeywordTraining
+from audiossm.training.run import average
 
 SMALL = KeywordConfig((), channels=12, modes=2, d_model=8, layers=1, d_state=4)
 OPTIONS = TrainOptions(epochs=4, batch=14, channel_mask=2)
@@ -97,6 +100,20 @@ def test_the_same_seed_gives_the_same_weights(whole, toys, tmp_path):
     assert equal(weights(whole), weights(tmp_path / "again"))
     train(toys, tmp_path / "other", TrainOptions(**(vars(OPTIONS) | {"seed": 1})))
     assert not equal(weights(whole), weights(tmp_path / "other"))
+
+
+# The average of the weights
+
+
+def test_the_average_leaves_integers_alone():
+    mixer = LMU(4)  # whose memory is kept as the bits of float64 numbers
+    averaged = AveragedModel(mixer, use_buffers=True, multi_avg_fn=average(0.9))
+    for _ in range(3):
+        averaged.update_parameters(mixer)
+        with torch.no_grad():
+            mixer.skip.weight += 1
+    assert torch.equal(averaged.module.held, mixer.held)
+    assert torch.allclose(averaged.module.skip.weight, mixer.skip.weight - 3 + 0.1 * 0.9 + 0.1 * 2)
 
 
 # Resuming

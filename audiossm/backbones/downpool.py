@@ -20,10 +20,13 @@ class DownPool(Mixer):
         self.linear = nn.Linear(pool * d_in, d_out)
 
     def initial_state(self, batch: int) -> State:
-        """Return {"held": (batch, p - 1, d_in) the latest steps, "count": (1,) how many of them wait for others}."""
+        """Return {"held": (batch, p - 1, d_in) the latest steps, "count": (1,) how many of them wait for others}.
+
+        The count is on the CPU, whatever holds the rest: it decides what is computed, and no GPU is asked for it.
+        """
         weight = self.linear.weight
         held = weight.new_zeros(batch, self.pool - 1, self.linear.in_features // self.pool)
-        return {"held": held, "count": weight.new_zeros(1, dtype=torch.int64)}
+        return {"held": held, "count": torch.zeros(1, dtype=torch.int64)}
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, d_in) to (B, K, d_out), a row for each group of p steps that u completes."""

@@ -37,9 +37,9 @@ class MixtureOfExperts(Mixer):
 
     Attributes:
         balance: of the last call in training, N sum_i f_i P_i: f_i the share of choices that fell on expert i, P_i the
-            mean of p_i. 1 where all are used alike. A task adds it to its loss (`routing_loss`).
+            mean of p_i. 1 where all are used alike. Training adds it to its loss (`routing`, `routing_loss`).
         z: of the last call in training, the mean of (log sum_i exp(logit_i))².
-        dropped: how many choices the last call in training dropped, of k S: an integer tensor.
+        dropped, choices: how many choices the last call in training dropped, an integer tensor, of how many, k S.
 
     Raises:
         ValueError: k is not between 1 and N, or the capacity is not positive.
@@ -56,6 +56,7 @@ class MixtureOfExperts(Mixer):
         self.widen = nn.Parameter(uniform(experts, d_model, 2 * expand * d_model))
         self.out = nn.Parameter(uniform(experts, expand * d_model, d_model))
         self.balance = self.z = self.dropped = torch.zeros(())
+        self.choices = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy gets: the losses' values, without the graph behind them."""
@@ -87,6 +88,7 @@ class MixtureOfExperts(Mixer):
     def note(self, logits: Tensor, p: Tensor, chosen: Tensor) -> Tensor:
         """Keep what a task wants to know of the routing; return which choices are kept, (S, k) of 0 and 1."""
         experts, choices = p.shape[-1], chosen.numel()
+        self.choices = choices
         taken = F.one_hot(chosen.t().flatten(), experts)  # (k S, N): first choices come first
         share = taken.sum(0) / max(choices, 1)
         self.balance = experts * (share * p.mean(0)).sum()
@@ -103,10 +105,23 @@ def uniform(experts: int, rows: int, columns: int) -> Tensor:
     return torch.empty(experts, rows, columns).uniform_(-1, 1) / math.sqrt(rows)
 
 
-def routing_loss(model: nn.Module, balance: float = 0.01, z: float = 0.001) -> Tensor:
-    """Return the weighted losses of all routers in a model after a call in training, to be added to a task's loss.
+def routers(model: nn.Module) -> list[MixtureOfExperts]:
+    """List the experts' layers of a model."""
+    return [module for module in model.modules() if isinstance(module, MixtureOfExperts)]
+
+
+def routing(model: nn.Module) -> Tensor:
+    """Return a row for each router of a model after a call in training, (R, 3).
+
+    A row is its `balance`, its `z` and the share of its choices that it dropped. The last carries no gradient.
+    """
+    rows = [torch.stack((r.balance, r.z, r.dropped / max(r.choices, 1))) for r in routers(model)]
+    return torch.stack(rows) if rows else next(model.parameters()).new_zeros(0, 3)
+
+
+def routing_loss(rows: Tensor, balance: float = 0.01, z: float = 0.001) -> Tensor:
+    """Return the weighted losses of all routers, given their rows: what is added to a task's loss.
 
     The weights are Switch Transformers' and ST-MoE's. Without experts it is zero.
     """
-    routers = [module for module in model.modules() if isinstance(module, MixtureOfExperts)]
-    return torch.stack([balance * r.balance + z * r.z for r in routers]).sum() if routers else torch.zeros(())
+    return balance * rows[:, 0].sum() + z * rows[:, 1].sum()

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from audiossm.cli.app import app
+from audiossm.cli.options import column_value
 
 KEYS = ("miss_rate", "false_alarms_per_hour")
 CURVE_STEP = 10
@@ -25,6 +26,12 @@ def evaluate(
     ],
     data: Annotated[Path, typer.Option(help="A folder per word, or manifest.csv.")],
     rates: Annotated[str, typer.Option(help="Sampling rates in Hz, separated by commas.")] = "16000",
+    window: Annotated[
+        float | None, typer.Option(help="Of a generation model: seconds after which it begins anew; else never.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Of a generation model: rows of the manifest, as column=value. Repeatable.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Which clips; a folder without splits is used whole.")] = "test",
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
     highband: Annotated[
@@ -39,10 +46,16 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="With --stream: folder of other speech, best without the keywords; several times too."),
     ] = None,
+    made: Annotated[
+        Path | None, typer.Option(help="Of a generation model: folder of clips that it has made, a folder per class.")
+    ] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="With --made: run folder of a keyword model that is to recognise them.")
+    ] = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder to draw the result into, as PNG files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure accuracy at each sampling rate, with a 95 % interval and beside resampling first.
+    """Measure a model: accuracy at each sampling rate, with a 95 % interval and beside resampling first.
 
     "decimated" takes every k-th sample with no filter, the literature's test; "over native" is the difference to the
     model's own rate on the same clips, with its 95 % interval.
@@ -50,9 +63,17 @@ def evaluate(
     With --stream the clips are set into long streams of noise and other speech that the model hears without a break,
     and words missed are counted against false alarms an hour.
 
+    Of a generation model it measures bits a sample, at the model's own rate; and with --made and --judge, how many of
+    the clips that it has made are recognised, and how far they are from real ones (Fréchet distance).
+
     Examples: audiossm evaluate runs/kw --data speech_commands/ --rates 8000,16000,44100;
     audiossm evaluate kw.onnx --data speech_commands/ --stream --noise noise/ --speech talks/
     """
+    if made_for_generation(models[0]):
+        evaluate_generated(models, data, split, label_column, where, window, made, judge, as_json)
+        return
+    if where or window or made or judge:
+        raise typer.BadParameter("--where, --window, --made and --judge are for generation models")
     if (noise or speech) and not stream:
         raise typer.BadParameter("--noise and --speech belong to --stream")
     if stream and (len(models) > 1 or highband):
@@ -79,6 +100,62 @@ def evaluate(
             show_stream(f"{models[0]} at {rate} Hz", row)
     else:
         show_clips(", ".join(models), report)
+
+
+def made_for_generation(model: str) -> bool:
+    """Say whether a run folder holds a generation model."""
+    if not Path(model).is_dir():
+        return False
+    from audiossm.tasks.checkpoint import task_of
+
+    return task_of(model) == "generation"
+
+
+def evaluate_generated(
+    models: list[str],
+    data: Path,
+    split: str,
+    label_column: str,
+    where: list[str] | None,
+    window: float | None,
+    made: Path | None,
+    judge: Path | None,
+    as_json: bool,
+) -> None:
+    """Evaluate generation models and print what comes out."""
+    if (made is None) != (judge is None):
+        raise typer.BadParameter("--made DIR and --judge RUN, which recognises what was made, go together")
+    from audiossm.training.evaluate_generation import evaluate_generation
+    from audiossm.training.judge import judge_made
+
+    console = Console(stderr=True, soft_wrap=True)
+    rows = dict(column_value(row) for row in where or ())
+    with console.status("evaluating"):
+        verdict = {}
+        if made is not None and judge is not None:
+            verdict = {"made": judge_made(judge, made, data, split, label_column, rows, console.print)}
+        report = evaluate_generation(models, data, split, label_column, rows, window, console.print) | verdict
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        show_generated(report)
+
+
+def show_generated(report: dict[str, Any]) -> None:
+    """Print bits a sample, and what the judge says."""
+    low, high = report["ci95"]
+    typer.echo(
+        f"{report['bits']:.4f} bits a sample ({low:.4f} – {high:.4f}, 95 % interval) of {report['coding']} codes, "
+        f"on {report['n']} recordings, {report['samples']:,} samples"
+    )
+    if "made" in report:
+        made = report["made"]
+        low, high = made["ci95"]
+        best = "" if made["frechet_real"] is None else f" (real clips of two splits: {made['frechet_real']:.3f})"
+        typer.echo(
+            f"of {made['n']} made clips {made['accuracy']:.1f} % are recognised ({low:.1f} – {high:.1f}), of real ones "
+            f"{made['real_accuracy']:.1f} %; Fréchet distance {made['frechet']:.3f}{best}"
+        )
 
 
 def show_clips(title: str, report: dict[str, Any]) -> None:

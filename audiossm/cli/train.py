@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from audiossm.cli.app import app
+from audiossm.cli.options import column_value, whole_numbers
 
 WHEN = re.compile(r'^    when = \(?\s*"(.+)"$', re.MULTILINE)
 
@@ -92,6 +93,13 @@ def keywords(
     temperature: Annotated[
         float | None, typer.Option(help="With --teacher: above 1 its less likely words weigh more (2).")
     ] = None,
+    routing_balance: Annotated[
+        float | None, typer.Option(min=0, help="With experts: weight of the loss that spreads their use (0.01).")
+    ] = None,
+    capacity: Annotated[
+        float | None,
+        typer.Option(help="With experts: the most that one takes in training, in even shares; the rest is dropped."),
+    ] = None,
     label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
     download: Annotated[
         bool, typer.Option("--download", help="First fetch Speech Commands (2.3 GB) into --data, unless it is there.")
@@ -118,6 +126,7 @@ def keywords(
     A smaller model that imitates larger ones:
     audiossm train keywords --data speech_commands/ --out runs/s --recipe small --teacher runs/a --teacher runs/b
     """
+    from audiossm.backbones.hybrid import read_pattern
     from audiossm.data import download_speech_commands
     from audiossm.training import train_keywords
     from audiossm.training.extend import SHORT
@@ -135,7 +144,7 @@ def keywords(
     }
     imitation = {"teacher_weight": teacher_weight, "temperature": temperature}
     settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "stream_share": stream_share}
-    settings |= {"seed": seed, **imitation}
+    settings |= {"routing_balance": routing_balance, "capacity": capacity, "seed": seed, **imitation}
     if (extend is None) != (base is None):
         raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
     if not teacher and any(value is not None for value in imitation.values()):
@@ -148,6 +157,9 @@ def keywords(
     if mixer or pattern:
         chosen = chosen.with_layers(pattern or mixer or "", layers)
     chosen = chosen.changed({}, {} if extend is None else SHORT).changed(sizes, settings)
+    experts = any(channels == "experts" for *_, channels in read_pattern(chosen.config.pattern, chosen.config.layers))
+    if extend is None and not experts and (routing_balance is not None or capacity is not None):
+        raise typer.BadParameter("--routing-balance and --capacity go with a --pattern that has experts")
     if chosen.config.encoder == "waveform" and (channels or modes):
         raise typer.BadParameter(f"recipe {recipe} has no filterbank: leave out --channels and --modes")
     if download:
@@ -166,4 +178,107 @@ def keywords(
         say=typer.echo,
         extend=None if extend is None or base is None else (extend, base),
         teachers=teacher or (),
+    )
+
+
+@train.command(epilog=MIXERS)
+def generate(
+    data: Annotated[Path, typer.Option(help="Any folder of audio, with or without a manifest.csv.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
+    recipe: Annotated[str, typer.Option(help="Sizes and settings, together: sashimi, small or stack.")] = "sashimi",
+    rate: Annotated[
+        int | None, typer.Option(min=1000, help="Sampling rate in Hz, to which all is resampled; the recordings' own.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Rows of the manifest to keep, as column=value. Repeatable.")
+    ] = None,
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="Tell the model the labels, so that it can be asked for one of them.")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows a step, over all devices together; a multiple of their number.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; SSM parameters have 0.001.")] = None,
+    window: Annotated[float | None, typer.Option(help="Seconds that a step hears of a recording.")] = None,
+    carry: Annotated[
+        bool,
+        typer.Option("--carry", help="Windows follow one another, and the state is carried on between them."),
+    ] = False,
+    pad: Annotated[
+        bool, typer.Option("--pad", help="Learn the silence behind recordings shorter than a window too.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Of weights and order.")] = None,
+    coding: Annotated[
+        str | None, typer.Option(help="mu-law or linear (8 bits), or mixture (16 bits, of logistics).")
+    ] = None,
+    mixer: Annotated[str | None, typer.Option(help="What mixes time in the layers: see below.")] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="Unlike layers, repeated to the depth: 's4d*3 attention', 'mamba+mlp' ...")
+    ] = None,
+    centre: Annotated[
+        str | None, typer.Option(help="The same for the layers behind the last pool: 'mamba2', 's4d attention' ...")
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Channels at the sample rate (d_model).")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of each tier, or of a plain stack.")] = None,
+    pools: Annotated[
+        str | None, typer.Option(help="Samples that become one at each pool: '4,4'; 'none' for a plain stack.")
+    ] = None,
+    d_state: Annotated[int | None, typer.Option(min=2, help="Real state dimensions a channel (N).")] = None,
+    dropout: Annotated[float | None, typer.Option(min=0, max=1, help="Share of channels left out in training.")] = None,
+    label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
+    memory: Annotated[
+        float, typer.Option(help="GB of audio that a process keeps in memory; more is read from disk as needed.")
+    ] = 8.0,
+    devices: Annotated[
+        str, typer.Option(help="'auto' (torchrun's processes, else every GPU, else one CPU process) or a number.")
+    ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from where the run in --out stopped, on any number of devices.")
+    ] = False,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+) -> None:
+    """Train a model that makes audio, sample by sample, from any folder of it.
+
+    What is not given comes from the recipe. Ctrl-C and SIGTERM leave a checkpoint; --resume goes on from it.
+
+    Example: audiossm train generate --data music/ --out runs/music
+
+    Spoken digits, told which one: audiossm train generate --data digits/ --conditional --where language=en --out runs/d
+
+    Baselines: audiossm train generate --data music/ --recipe stack --mixer tcn --layers 3 --out runs/wavenet
+    """
+    from audiossm.training import train_generation
+    from audiossm.training.recipes import load_recipe
+
+    if mixer and pattern:
+        raise typer.BadParameter("--pattern names the mixers of all layers: leave out --mixer")
+    chosen = load_recipe(recipe, "generation")
+    if mixer or pattern:
+        chosen = chosen.with_layers(pattern or mixer or "", layers)
+    sizes = {
+        "rate": rate,
+        "coding": coding,
+        "centre": centre,
+        "d_model": width,
+        "layers": layers,
+        "pools": None if pools is None else whole_numbers(pools),
+        "d_state": d_state,
+        "dropout": dropout,
+    }
+    settings = {"epochs": epochs, "batch": batch, "lr": lr, "window": window, "carry": carry, "pad": pad, "seed": seed}
+    chosen = chosen.changed(sizes, settings)
+    train_generation(
+        data,
+        out,
+        chosen.config,
+        chosen.options,
+        resume,
+        devices,
+        conditional,
+        label_column,
+        dict(column_value(row) for row in where or ()),
+        memory,
+        progress,
+        say=typer.echo,
     )

@@ -12,7 +12,8 @@ import soundfile
 from rich.console import Console
 from rich.progress import track
 
-from audiossm.data.folder import AUDIO_SUFFIXES, Clip
+from audiossm.data.folder import Clip
+from audiossm.data.shards import AUDIO_SUFFIXES, open_member
 
 FLAT = 3  # samples in a row at full scale: a peak that only just reaches it has one or two
 FULL_SCALE = 32768.0  # int16 of a full-scale sample; soundfile divides by the same, so 16-bit files stay exact
@@ -89,8 +90,6 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 def read_blocks(path: str | os.PathLike, rate: int, seconds: float = 10.0) -> Iterator[np.ndarray]:
     """Read a file of any length at `rate` Hz as `read_audio` does, in blocks of about `seconds`: float32 (n,)."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no audio file at {path}")
     with opened(path) as file:
         if not file.frames:
             raise ValueError(f"{path} is empty: it holds no samples")
@@ -187,8 +186,6 @@ def load_clips(
 
 def _read_channels(path: str | os.PathLike) -> tuple[np.ndarray, int]:
     """Read float32 (n, channels) and the rate, or say in one line why not."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no audio file at {path}")
     with opened(path) as file:
         samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     if not len(samples):
@@ -200,9 +197,12 @@ def _read_channels(path: str | os.PathLike) -> tuple[np.ndarray, int]:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
-    """Open a sound file; what libsndfile cannot read becomes a ValueError."""
+    """Open a sound file, which may lie in a tar file; what libsndfile cannot read becomes a ValueError."""
+    member = None if Path(path).is_file() else open_member(path)
+    if member is None and not Path(path).is_file():
+        raise FileNotFoundError(f"no audio file at {path}")
     try:
-        with soundfile.SoundFile(path) as file:
+        with member or contextlib.nullcontext(path) as source, soundfile.SoundFile(source) as file:
             yield file
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be read as audio: {error.error_string}") from None

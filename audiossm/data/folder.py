@@ -1,8 +1,9 @@
 """A folder of recordings -> the list of its clips: who says what, in which file, for which split.
 
-Two layouts are read:
+Three layouts are read:
 
 - a `manifest.csv` with at least the columns path, label, speaker, split;
+- tar files in WebDataset's layout (`audiossm.data.shards`);
 - Speech Commands' layout, a folder per word with files `<speaker>_nohash_<n>.wav`.
 """
 
@@ -10,13 +11,11 @@ import csv
 import hashlib
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# What soundfile (libsndfile) opens, by the end of the name.
-AUDIO_SUFFIXES = frozenset(
-    [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"]
-)
+from audiossm.data.shards import AUDIO_SUFFIXES, find_shards, read_shards
 
 MANIFEST = "manifest.csv"
 SILENCE, OTHER = "_silence_", "_other_"  # the background classes: nobody speaks, or says another word
@@ -36,12 +35,18 @@ class Clip:
     split: str  # train, val or test; '' in a folder without splits
 
 
-def find_clips(root: str | os.PathLike, split: str | None = None, label_column: str = "label") -> list[Clip]:
+def find_clips(
+    root: str | os.PathLike,
+    split: str | None = None,
+    label_column: str = "label",
+    where: Mapping[str, str] | None = None,
+) -> list[Clip]:
     """List the clips of a data folder, in an order that does not depend on the file system.
 
-    root: the folder, with a manifest.csv or a folder per word.
+    root: the folder, with a manifest.csv, tar files or a folder per word.
     split: keep only this split (train, val or test); None keeps all. A folder without splits is used whole.
     label_column: the manifest's column that holds the labels; a folder per word has only 'label'.
+    where: keep only the manifest's rows, or the shards' samples, that have these values, by column.
 
     Raises FileNotFoundError or ValueError with one line that says what is wrong.
     """
@@ -49,13 +54,16 @@ def find_clips(root: str | os.PathLike, split: str | None = None, label_column: 
     if not root.is_dir():
         raise FileNotFoundError(f"no data folder at {root}")
     if (root / MANIFEST).is_file():
-        clips = _from_manifest(root, label_column)
-    elif label_column != "label":
-        raise ValueError(f"{root} has no {MANIFEST}, so there is no column {label_column!r} to take labels from")
+        clips = _from_manifest(root, label_column, where or {})
+    elif shards := find_shards(root):
+        clips = _from_shards(root, shards, label_column, where or {})
+    elif label_column != "label" or where:
+        column = next(iter(where or {}), label_column)
+        raise ValueError(f"{root} has no {MANIFEST}, so there is no column {column!r}")
     else:
         clips = _from_folders(root)
     clips = _pick_split(clips, split, root)
-    missing = [clip.path for clip in clips if not clip.path.is_file()]
+    missing = [clip.path for clip in clips if not clip.path.is_file()] if (root / MANIFEST).is_file() else []
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of the {len(clips)} files that {root / MANIFEST} names are missing; "
@@ -76,15 +84,17 @@ def which_split(name: str) -> str:
     return "val" if percent < 10 else "test" if percent < 20 else "train"
 
 
-def _from_manifest(root: Path, label_column: str) -> list[Clip]:
+def _from_manifest(root: Path, label_column: str, where: Mapping[str, str]) -> list[Clip]:
     """Read manifest.csv; the files it names are looked for later, once the split is picked."""
     manifest = root / MANIFEST
     clips = []
+    found: dict[str, set[str]] = {column: set() for column in where}  # the values that there are
     try:
         with open(manifest, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a mark first
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
-            lacking = [c for c in dict.fromkeys(("path", label_column, "speaker", "split")) if c not in columns]
+            wanted = dict.fromkeys(("path", label_column, "speaker", "split", *where))
+            lacking = [column for column in wanted if column not in columns]
             if lacking:
                 raise ValueError(f"{manifest} lacks the column {', '.join(lacking)}; it has {', '.join(columns)}")
             for row in reader:
@@ -93,12 +103,29 @@ def _from_manifest(root: Path, label_column: str) -> list[Clip]:
                 )
                 if not path or not label:
                     raise ValueError(f"{manifest}, line {reader.line_num}: no {'label' if path else 'path'}")
-                clips.append(Clip(root / path, label, speaker, SPLIT_NAMES.get(split, split)))
+                values = {column: (row[column] or "").strip() for column in where}
+                for column, value in values.items():
+                    found[column].add(value)
+                if values == dict(where):
+                    clips.append(Clip(root / path, label, speaker, SPLIT_NAMES.get(split, split)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{manifest} is not a CSV file in UTF-8: {error}") from None
+    if not clips and any(found.values()):
+        there = "; ".join(f"{column} is {', '.join(sorted(values)[:8])}" for column, values in found.items())
+        asked = " and ".join(f"{column} {value!r}" for column, value in where.items())
+        raise ValueError(f"no clips in {manifest} have {asked}: there {there}")
     if not clips:
         raise ValueError(f"no clips in {manifest}: it has no rows")
     return sorted(clips, key=lambda clip: clip.path)
+
+
+def _from_shards(root: Path, shards: Sequence[Path], label_column: str, where: Mapping[str, str]) -> list[Clip]:
+    """Look into tar files."""
+    clips = [Clip(*found) for found in read_shards(shards, label_column, where)]
+    if not clips:
+        asked = " with " + " and ".join(f"{column} {value!r}" for column, value in where.items()) if where else ""
+        raise ValueError(f"no clips{asked} in the {len(shards)} tar files of {root}")
+    return clips
 
 
 def _from_folders(root: Path) -> list[Clip]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -63,6 +64,8 @@ class KeywordModel(Mixer):
     same weights hear every sampling rate. The waveform's encoder has the stack in itself, at the sample rate.
     """
 
+    task: ClassVar[str] = "keywords"
+    config_type = KeywordConfig
     any_rate = True
 
     def __init__(self, config: KeywordConfig):

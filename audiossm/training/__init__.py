@@ -2,6 +2,7 @@
 
 from audiossm.tasks.checkpoint import load_model, save_model
 from audiossm.training.fit import train_keywords
-from audiossm.training.options import TrainOptions
+from audiossm.training.fit_generation import train_generation
+from audiossm.training.options import GenerateOptions, TrainOptions
 
-__all__ = ["TrainOptions", "load_model", "save_model", "train_keywords"]
+__all__ = ["GenerateOptions", "TrainOptions", "load_model", "save_model", "train_generation", "train_keywords"]

@@ -1,33 +1,33 @@
 """Train a keyword model on a data folder and leave it in a run folder."""
 
-import json
-import logging
-import os
-import signal
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch import Trainer
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from audiossm.data import ClipArray, load_recordings
 from audiossm.tasks import KeywordConfig, KeywordModel
-from audiossm.tasks.checkpoint import load_model, parameter_count, save_model, write_beside
-from audiossm.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, check_checkpoint
+from audiossm.tasks.checkpoint import load_model, parameter_count, save_model
 from audiossm.training.extend import extended, load_extension
 from audiossm.training.loader import ClipBatches
 from audiossm.training.module import KeywordTraining
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
 from audiossm.training.pictures import bank_of, draw_filters
+from audiossm.training.run import (
+    Report,
+    begin_run,
+    build_trainer,
+    check_run_folder,
+    fit,
+    is_first,
+    layout,
+    silent,
+)
 from audiossm.training.splits import load_splits
 from audiossm.training.teacher import load_teachers
 
@@ -82,7 +82,7 @@ def train_keywords(
     if options.batch % (local * machines):
         raise ValueError(f"batch {options.batch} cannot be shared by {local * machines} devices: give a multiple")
     out = Path(out)
-    first = getattr(rank_zero_only, "rank", 0) == 0  # of several processes, a device each, the first one speaks
+    first = is_first()
     say = say if first else silent
     if first:
         check_run_folder(out, resume)
@@ -114,7 +114,11 @@ def train_keywords(
         say(f"the training in {out} has finished already")
         return load_model(out)[0]
     say(f"training {parameter_count(model):,} parameters on {len(train)} clips of {len(train.labels)} classes")
-    trainer = build_trainer(out, options, len(train), local, machines, progress, say)
+    steps = options.epochs * max(1, len(train) // options.batch)
+    report = (
+        None if progress else Report(say, "val_accuracy", lambda share: f"{100 * share:.2f} % of the validation clips")
+    )
+    trainer = build_trainer(out, options, steps, local, machines, report)
     begun = time.monotonic()
     training = KeywordTraining(model, options, **recordings, teachers=taught_by)
     # The same everywhere, and nothing that gradients go through: several devices need not be told of them every step.
@@ -123,170 +127,23 @@ def train_keywords(
     if trainer.is_global_zero:
         about = summary(trainer, train, options, time.monotonic() - begun)
         about |= {name: begun_as[name] for name in ("extends", "teachers") if name in begun_as}
+        if "experts" in about:
+            balance, dropped = about["experts"].values()
+            say(f"experts: balance {balance:.2f} (1: all used alike), {100 * dropped:.2f} % of their choices dropped")
         save_model(out, model.cpu().eval(), about)
         draw_filters(out / "filters.png", bank_of(model.encoder))
     say(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
     return model
 
 
-def fit(
-    trainer: Trainer,
-    training: KeywordTraining,
-    batches: ClipBatches,
-    out: Path,
-    resume: bool,
-    say: Callable[[str], None],
-) -> None:
-    """Let Lightning train. Where a signal stops it, say how to go on and leave as that signal is answered."""
-    handler = signal.getsignal(signal.SIGINT)
-    last = out / "last.ckpt"
-    try:
-        trainer.fit(training, batches, ckpt_path=str(last) if resume else None, weights_only=True)
-    except Stopped as stopped:
-        steps = f"{trainer.global_step:,} of {trainer.estimated_stepping_batches:,}"
-        kept = f"it is kept in {last}, and the same command with --resume goes on"
-        say(f"stopped after step {steps}: {kept if last.is_file() else 'nothing to keep yet'}")
-        if not trainer.is_global_zero:
-            raise SystemExit(0) from None  # the first process's code is the run's
-        raise (KeyboardInterrupt if stopped.signal == signal.SIGINT else SystemExit(128 + stopped.signal)) from None
-    except SystemExit:  # Lightning's answer to a second Ctrl-C, which it then also ignores
-        signal.signal(signal.SIGINT, handler)
-        if last.is_file():
-            say(f"stopped at once: {last} is of an earlier step; the same command with --resume goes on from there")
-        raise KeyboardInterrupt from None
-    except BaseException:
-        end_others(trainer)
-        raise
-
-
-def end_others(trainer: Trainer) -> None:
-    """End the processes that this one has started: they would wait for ever for one that has failed."""
-    for process in getattr(trainer.strategy.launcher, "procs", []):
-        process.kill()
-
-
-def silent(line: str) -> None:
-    """Say nothing."""
-
-
-def begin_run(out: Path, run: dict[str, Any], resume: bool) -> None:
-    """Write run.json, or raise where a run to resume was begun otherwise."""
-    text, note = json.dumps(run, indent=2) + "\n", out / "run.json"
-    if resume and note.is_file() and note.read_text() != text:
-        raise ValueError(f"{out} was begun with other options, labels or teachers: resume with the same ones ({note})")
-    out.mkdir(parents=True, exist_ok=True)
-    write_beside(note, text.encode())
-
-
-def check_run_folder(out: Path, resume: bool) -> None:
-    """Raise where training would overwrite a run, or has none to resume."""
-    if resume:
-        check_checkpoint(out / "last.ckpt")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file: --out names the folder of a run")
-    if not resume and any((out / name).exists() for name in ("model.json", "last.ckpt")):
-        raise ValueError(f"{out} already holds a run: choose another --out, or go on with --resume")
-
-
-class StepSeed(Callback):
-    """Seeds by step and device: a run resumed anywhere draws what an uninterrupted one would have drawn."""
-
-    def __init__(self, seed: int):
-        self.seed = seed
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Before the augmentation and the dropout of a step."""
-        torch.manual_seed((self.seed * 1_000_003 + trainer.global_step) * 1_009 + trainer.global_rank)
-
-
-class OneModel(Callback):
-    """Watches one model on all devices, the one that is saved: each has gathered running statistics of its own."""
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the first device's, which the averaged weights have brought along."""
-        if trainer.world_size > 1:
-            for buffer in pl_module.model.buffers():  # type: ignore[union-attr, operator]
-                torch.distributed.broadcast(buffer, 0)
-
-
-class Report(Callback):
-    """Says the validation accuracy in a line, for logs and for those without a progress bar."""
-
-    def __init__(self, say: Callable[[str], None]):
-        self.say = say
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say it once, whatever the number of devices."""
-        accuracy = trainer.callback_metrics.get("val_accuracy")
-        if accuracy is not None and trainer.is_global_zero:
-            self.say(f"epoch {trainer.current_epoch + 1}: {100 * float(accuracy):.2f} % of the validation clips")
-
-
-def build_trainer(
-    out: Path,
-    options: TrainOptions,
-    clips: int,
-    local: int,
-    machines: int,
-    progress: bool,
-    say: Callable[[str], None],
-) -> Trainer:
-    """Set up Lightning: averaged weights, a checkpoint each epoch, TensorBoard, and no chatter."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    noise = (
-        "does not have many workers",
-        "is not empty",
-        "LeafSpec",
-        "logging interval",
-        "across ranks is zero",
-        "dataloader is not resumable",  # TrainingOrder is
-    )
-    for what in noise:  # what Lightning warns of and is meant so
-        warnings.filterwarnings("ignore", message=f".*{what}.*")
-    torch.set_float32_matmul_precision("high")
-    steps = max(1, options.epochs * (clips // options.batch))
-    decay = 1 - 1 / max(2.0, options.averaging * steps)
-    callbacks: list[Callback] = [
-        StepSeed(options.seed),
-        WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay)),
-        OneModel(),
-        RichProgressBar(leave=False) if progress else Report(say),
-        LastCheckpoint(out / "last.ckpt"),
-    ]
-    return Trainer(
-        accelerator="cuda" if torch.cuda.is_available() else "cpu",
-        devices=local,
-        num_nodes=machines,
-        plugins=[WholeFiles()],
-        max_epochs=options.epochs,
-        logger=TensorBoardLogger(out, name="logs", version=""),
-        callbacks=callbacks,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=max(1, options.epochs // 20),
-        log_every_n_steps=20,
-        use_distributed_sampler=False,
-        gradient_clip_val=1.0,
-    )
-
-
-def layout(devices: str) -> tuple[int, int]:
-    """Return the number of devices on this machine and of machines like it: torchrun's, where it has started us."""
-    if devices != "auto" and (not devices.isdecimal() or int(devices) < 1):
-        raise ValueError(f"devices must be 'auto' or a number from 1, not {devices!r}")
-    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        if devices not in ("auto", str(local)):
-            raise ValueError(f"torchrun has started {local} processes on this machine: leave out --devices {devices}")
-        return local, int(os.environ["WORLD_SIZE"]) // local
-    return max(1, torch.cuda.device_count()) if devices == "auto" else int(devices), 1
-
-
 def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: float) -> dict[str, Any]:
     """Return what a reader of the model wants to know of its training."""
-    accuracy = trainer.callback_metrics.get("val_accuracy")
+    told = trainer.callback_metrics
+    accuracy = told.get("val_accuracy")
+    experts = {}
+    if "experts_dropped" in told:  # of the last epoch
+        balance, dropped = (round(float(told[f"experts_{what}"]), 4) for what in ("balance", "dropped"))
+        experts = {"experts": {"balance": balance, "dropped_share": dropped}}
     return {
         "clips": len(train),
         "epochs": options.epochs,
@@ -295,5 +152,6 @@ def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: 
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "devices": trainer.world_size,
         "val_accuracy": None if accuracy is None else round(100 * float(accuracy), 2),
+        **experts,
         "options": asdict(options),
     }

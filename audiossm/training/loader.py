@@ -1,6 +1,7 @@
 """Batches of clips, in an order that depends on the seed and the epoch alone, over any number of devices."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -31,44 +32,64 @@ class ClipDataset(Dataset):
         return self.audio[rows], self.targets[rows], self.spans[rows]
 
 
-class TrainingOrder(Sampler):
-    """One device's share of each training batch: every `devices`-th clip of it, as row numbers (share,).
+class SharedOrder(Sampler):
+    """One device's share of each training batch: every `devices`-th row of it (share, ...).
 
-    Batch b of an epoch holds the same clips over any number of devices, so that a run can go on with another number.
-    What does not fill a batch is left out; `begin` says how many batches of the epoch are done already.
+    Batch b of an epoch holds the same over any number of devices, so that a run can go on with another number. What
+    does not fill a batch is left out; `begin` says how many batches of the epoch are done already. A subclass says in
+    `rows` what an epoch's rows are, in their order.
+
+    Args:
+        count: rows of an epoch.
+        batch: rows of a batch, over all devices; where there are not as many, all that can be shared out.
     """
 
     def __init__(
-        self, weights: Tensor, batch: int, devices: int, rank: int, seed: int, begin: Callable[[], int] = lambda: 0
+        self, count: int, batch: int, devices: int, rank: int, seed: int, begin: Callable[[], int] = lambda: 0
     ):
-        """Take each clip's weight (n,): how often it is heard, relative to the others."""
-        self.weights, self.seed, self.devices, self.rank, self.begin = weights, seed, devices, rank, begin
-        self.batch = min(batch, len(weights) - len(weights) % devices)
+        self.count, self.seed, self.devices, self.rank, self.begin = count, seed, devices, rank, begin
+        self.batch = batch_of(count, batch, devices)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle anew: Lightning calls it before each epoch."""
+        """Draw anew: Lightning calls it before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.weights) // self.batch
+        return self.count // self.batch
 
     def __iter__(self) -> Iterator[Tensor]:
-        rows = self.rows()
+        rows = self.rows(torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch))
         for i in range(self.begin(), len(self)):
             yield rows[i * self.batch : (i + 1) * self.batch][self.rank :: self.devices]
 
-    def rows(self) -> Tensor:
+    def rows(self, draw: torch.Generator) -> Tensor:
+        """Return an epoch's rows (count, ...)."""
+        raise NotImplementedError
+
+
+def batch_of(count: int, batch: int, devices: int) -> int:
+    """Return the rows in a batch: fewer than asked for where there are no more."""
+    return min(batch, count - count % devices)
+
+
+class TrainingOrder(SharedOrder):
+    """Row numbers of clips, whose weights (n,) say how often each is heard, relative to the others."""
+
+    def __init__(self, weights: Tensor, *how: Any, **more: Any):
+        """Take the weights, then what `SharedOrder` takes behind its count."""
+        super().__init__(len(weights), *how, **more)
+        self.weights = weights
+
+    def rows(self, draw: torch.Generator) -> Tensor:
         """Return an epoch's clips (n,). With equal weights each is there once, else as often as its share or one more.
 
         The clips are laid out along a line, each as long as its weight, and picked at equal distances.
         """
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        count = len(self.weights)
-        line = torch.randperm(count, generator=draw)
+        line = torch.randperm(self.count, generator=draw)
         ends = self.weights[line].double().cumsum(0)
-        picked = torch.searchsorted(ends, (torch.arange(count).double() + 0.5) * ends[-1] / count)
-        return line[picked][torch.randperm(count, generator=draw)]
+        picked = torch.searchsorted(ends, (torch.arange(self.count).double() + 0.5) * ends[-1] / self.count)
+        return line[picked][torch.randperm(self.count, generator=draw)]
 
 
 class ClipBatches(LightningDataModule):
@@ -92,7 +113,7 @@ class ClipBatches(LightningDataModule):
         order = TrainingOrder(
             weights, o.batch, trainer.world_size, trainer.global_rank, o.seed, lambda: trainer.fit_loop.batch_idx + 1
         )
-        return self.loader(self.clips, order)
+        return loader(self.clips, order)
 
     def val_dataloader(self) -> DataLoader | list:
         """Give this device's share of the validation clips in order: each clip is counted once, whatever their number.
@@ -103,14 +124,14 @@ class ClipBatches(LightningDataModule):
         if self.held_out is None:
             return []
         share = torch.arange(self.trainer.global_rank, len(self.held_out), self.trainer.world_size)
-        return self.loader(self.held_out, share.split(VAL_BATCH))
+        return loader(self.held_out, share.split(VAL_BATCH))
 
-    def loader(self, data: ClipDataset, batches: Sampler | tuple[Tensor, ...]) -> DataLoader:
-        """Build a loader of row numbers that are batches already."""
-        # Of its own, else the loader would draw a seed from the generator that augments: resuming would differ.
-        own = torch.Generator()
-        pin = torch.cuda.is_available()
-        return DataLoader(data, batch_size=None, sampler=batches, pin_memory=pin, generator=own)
+
+def loader(data: Dataset, batches: Sampler | tuple[Tensor, ...]) -> DataLoader:
+    """Build a loader of rows that are batches already."""
+    # Of its own, else the loader would draw a seed from the generator of the training: resuming would differ.
+    own = torch.Generator()
+    return DataLoader(data, batch_size=None, sampler=batches, pin_memory=torch.cuda.is_available(), generator=own)
 
 
 def class_weights(targets: Tensor, balance: float) -> Tensor:

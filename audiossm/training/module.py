@@ -1,8 +1,8 @@
 """The keyword task as Lightning sees it: augmentation, loss, metrics and the optimiser."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+from audiossm.backbones import routers, routing, routing_loss
 from audiossm.data import augment
 from audiossm.data.augment import some
 from audiossm.data.folder import OTHER, SILENCE
@@ -28,12 +29,26 @@ from audiossm.training.continuous import (
     words_in,
 )
 from audiossm.training.graphed import record
+from audiossm.training.optimiser import optimiser
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
 from audiossm.training.teacher import Teachers
 
 RATE_STEP = 2 * TICKS_PER_SECOND  # Hz between the rates heard in training: each has ticks that begin on samples
 CLIPS, ROWS = "clips", "rows"  # how a step hears its clips
 LOWEST_CUT = 0.55  # band limiting keeps at least this share of the channels: about 2.5 kHz with the default filterbank
+
+
+class Answer(NamedTuple):
+    """What the model and its teachers make of a sound.
+
+    logits: see `KeywordTraining.hear`. routing: what the experts' routers say, (R, 3), see `audiossm.backbones`.
+    taught: the teachers' posteriors where there are logits, or None. rate: in Hz, at which it was heard.
+    """
+
+    logits: Tensor
+    routing: Tensor
+    taught: Tensor | None
+    rate: int
 
 
 class KeywordTraining(LightningModule):
@@ -65,8 +80,10 @@ class KeywordTraining(LightningModule):
         self.model, self.options, self.teachers = model, options, teachers
         self.accuracy = MulticlassAccuracy(len(model.config.labels), average="micro")
         self.rates = augment.rates_around(model.config.rate, options.rate_jitter, RATE_STEP)
-        self.graphs: dict[tuple, Callable[[Tensor], Tensor]] = {}
+        self.graphs: dict[tuple, Callable[..., Any]] = {}
         self.taught_graphs: dict[tuple, Callable[[Tensor], Tensor]] = {}
+        for router in routers(model):
+            router.capacity = options.capacity
 
     def on_train_start(self) -> None:
         """On one GPU, record each shape that a step can have."""
@@ -79,7 +96,8 @@ class KeywordTraining(LightningModule):
         clips = torch.zeros(o.batch, samples, device=self.device)
         rows = clips.new_zeros(o.batch // words_in(o.batch), row_samples(o.batch, samples, o.stream_pause))
         heard = {CLIPS: (clips, 1 - o.stream_share), ROWS: (rows, o.stream_share)}
-        variants = [((rate, how), sound) for rate in self.rates for how, (sound, share) in heard.items() if share > 0]
+        sounds = [(how, sound) for how, (sound, share) in heard.items() if share > 0]
+        variants = [((rate, how), (sound,)) for rate in self.rates for how, sound in sounds]
         self.graphs = record(self.model, self.hear, variants)
         if self.teachers is not None:
             self.taught_graphs = record(self.teachers.models, self.taught, variants)
@@ -102,9 +120,9 @@ class KeywordTraining(LightningModule):
         audio, partner, share = augment.mixup(audio, o.mixup)
         if len(self.noise):
             audio = some(audio, o.background_share, lambda a: augment.background(a, self.noise, *o.background_snr))
-        logits, _, taught = self.answer(self.carry(audio), CLIPS)
-        loss = share * self.loss(logits, target) + (1 - share) * self.loss(logits, target[partner])
-        return self.with_teachers(loss.mean(), logits, taught)
+        answer = self.answer(self.carry(audio), CLIPS)
+        loss = share * self.loss(answer.logits, target) + (1 - share) * self.loss(answer.logits, target[partner])
+        return self.complete(loss.mean(), answer)
 
     def of_streams(self, audio: Tensor, target: Tensor, spans: Tensor) -> Tensor:
         """Return the loss at each step of streams of clips (B, n), some of them beds alone."""
@@ -121,9 +139,9 @@ class KeywordTraining(LightningModule):
         if kinds:
             bedded = empty | (torch.rand_like(level) < o.stream_bed_share)
             audio = torch.where(bedded, add_beds(rows, kinds, level, *o.stream_snr), audio)
-        logits, heard_at, taught = self.answer(self.carry(audio), ROWS)
-        wanted = due(rows, logits.shape[1], heard_at / STEPS_PER_SECOND, heard_at)
-        return self.with_teachers(stream_loss(logits, wanted, self.words), logits, taught)
+        answer = self.answer(self.carry(audio), ROWS)
+        wanted = due(rows, answer.logits.shape[1], answer.rate / STEPS_PER_SECOND, answer.rate)
+        return self.complete(stream_loss(answer.logits, wanted, self.words), answer)
 
     def carry(self, audio: Tensor) -> Tensor:
         """Bring sound (R, n) to the model: hiss, a room, a microphone that clips, and its level."""
@@ -133,20 +151,27 @@ class KeywordTraining(LightningModule):
         audio = some(audio, o.clip_share, lambda a: augment.clip(a, 0.2))
         return augment.gain(audio, *o.gain_db)
 
-    def answer(self, audio: Tensor, how: str) -> tuple[Tensor, int, Tensor | None]:
-        """Let the model and its teachers hear sound (R, n) at a random rate: logits, rate and posteriors."""
+    def answer(self, audio: Tensor, how: str) -> Answer:
+        """Let the model and its teachers hear sound (R, n) at a random rate."""
         key, taught = (self.rates[int(torch.randint(len(self.rates), ()))], how), None
-        logits = self.graphs[key](audio) if key in self.graphs else self.hear(audio, *key)
+        logits, rows = self.graphs[key](audio) if key in self.graphs else self.hear(audio, *key)
         if self.teachers is not None:
             taught = self.taught_graphs[key](audio) if key in self.taught_graphs else self.taught(audio, *key)
-        return logits, key[0], taught
+        return Answer(logits, rows, taught, key[0])
 
-    def with_teachers(self, loss: Tensor, logits: Tensor, taught: Tensor | None) -> Tensor:
-        """Give the teachers, where there are any, their share of the loss."""
-        if self.teachers is None or taught is None:
-            return loss
-        weight = self.options.teacher_weight
-        return (1 - weight) * loss + weight * self.teachers.loss(logits, taught).mean()
+    def complete(self, loss: Tensor, answer: Answer) -> Tensor:
+        """Give the teachers and the experts' routers, where there are any, their share of the loss."""
+        o = self.options
+        if self.teachers is not None and answer.taught is not None:
+            taught = self.teachers.loss(answer.logits, answer.taught).mean()
+            loss = (1 - o.teacher_weight) * loss + o.teacher_weight * taught
+        if len(answer.routing):
+            balance, _, dropped = answer.routing.detach().mean(0)
+            several = self.trainer.world_size > 1
+            shown = {"experts_balance": balance, "experts_dropped": dropped}
+            self.log_dict(shown, prog_bar=True, on_step=False, on_epoch=True, sync_dist=several)
+            loss = loss + routing_loss(answer.routing, o.routing_balance, o.routing_z)
+        return loss
 
     def background_only(self, audio: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Put pieces of recordings in the place of some clips, as the background class that they belong to."""
@@ -162,8 +187,11 @@ class KeywordTraining(LightningModule):
                 target = target.masked_fill(chosen, labels.index(label))
         return audio, target
 
-    def hear(self, audio: Tensor, rate: int, how: str) -> Tensor:
-        """Return logits for sound (R, n): at the ends of CLIPS (R, classes), at all steps of ROWS (R, T, classes)."""
+    def hear(self, audio: Tensor, rate: int, how: str) -> tuple[Tensor, Tensor]:
+        """Return logits and what the routers say (`routing`) for sound (R, n).
+
+        Logits are those at the ends of CLIPS (R, classes), or at all steps of ROWS (R, T, classes).
+        """
         o = self.options
         features, _ = self.model.encoder(audio.unsqueeze(-1), rate=rate)
         features = augment.move_channels(features, o.channel_move * features.shape[2])
@@ -174,7 +202,7 @@ class KeywordTraining(LightningModule):
         features = augment.mask(features, 1, o.time_mask, 2)
         features = augment.mask(features, 2, o.channel_mask, 2)
         logits, _ = self.model.classify(features)
-        return logits[:, -1] if how == CLIPS else logits
+        return logits[:, -1] if how == CLIPS else logits, routing(self.model)
 
     def taught(self, audio: Tensor, rate: int, how: str) -> Tensor:
         """Return the teachers' posteriors where `hear` gives logits."""
@@ -193,25 +221,7 @@ class KeywordTraining(LightningModule):
         self.accuracy(logits[:, -1], target)
         self.log("val_accuracy", self.accuracy, prog_bar=True)
 
-    def configure_optimizers(self):
-        """AdamW in three groups: SSM parameters, those without decay (biases, norms, D), and matrices."""
-        o = self.options
-        groups: dict[tuple[float, float], list] = {}
-        for parameter in self.model.parameters():
-            lr = getattr(parameter, "ssm_lr", None)
-            decay = o.weight_decay if lr is None and parameter.ndim == 2 else 0.0
-            groups.setdefault((o.lr_factor * (lr or o.lr), decay), []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
-            fused=self.device.type == "cuda",
-        )
+    def configure_optimizers(self) -> Any:
+        """AdamW, with a learning rate that rises and falls."""
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = max(1, round(o.warmup * steps))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimiser(self.model, self.options, steps, fused=self.device.type == "cuda")

@@ -1,4 +1,4 @@
-"""How a keyword model is trained: one typed record, stored with the run."""
+"""How a model is trained: one typed record a task, stored with the run."""
 
 import math
 from dataclasses import dataclass
@@ -8,18 +8,46 @@ LR_BATCH = 64  # clips a step for which learning rates are given
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """Optimisation and augmentation.
+class Optimisation:
+    """What all tasks share.
 
     Attributes:
-        epochs: passes over the training clips.
-        batch: clips a step, over all devices together.
-        balance: classes are heard in proportion to their clips ^ (1 - balance): 0 as they are, 0.5 the rare ones more
-            often, 1 all equally.
-        lr, weight_decay: AdamW's, for all but the SSM parameters, which carry their own (0.001 and none). Learning
-            rates are those of 64 clips a step; see lr_factor.
+        epochs: passes over the training data.
+        batch: clips or windows a step, over all devices together.
+        lr, weight_decay: AdamW's, for all but the SSM parameters, which carry their own (0.001 and none).
         warmup: share of the steps over which the learning rate rises; then it falls as a cosine.
         averaging: share of the steps that the average of the weights remembers; the average is the result.
+        seed: of weights, order and augmentation.
+    """
+
+    epochs: int = 100
+    batch: int = 64
+    lr: float = 0.004
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    averaging: float = 0.02
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values without sense."""
+        if self.epochs < 1 or self.batch < 1:
+            raise ValueError(f"epochs and batch must be at least 1, not {self.epochs} and {self.batch}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr must be a positive number, not {self.lr}")
+
+    @property
+    def lr_factor(self) -> float:
+        """By what all learning rates are multiplied."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class TrainOptions(Optimisation):
+    """Optimisation and augmentation of a keyword model. Learning rates are those of 64 clips a step; see lr_factor.
+
+    Attributes:
+        balance: classes are heard in proportion to their clips ^ (1 - balance): 0 as they are, 0.5 the rare ones more
+            often, 1 all equally.
         label_smoothing, mixup: share of the label spread over all; Beta parameter (0: off).
         shift: seconds that a clip may move.
         gain_db: range of gains in decibels.
@@ -42,16 +70,12 @@ class TrainOptions:
         stream_empty_share: share of the streams that are a bed alone.
         teacher_weight, temperature: share of the loss that the teachers have, where there are any; what logits are
             divided by before they are compared with theirs (above 1: softer).
-        seed: of weights, order and augmentation.
+        routing_balance, routing_z: weights of the experts' balance and z losses, where the model has experts.
+        capacity: in training an expert takes no more than so many times its even share of a batch's steps, and what is
+            beyond is dropped; None: it takes all.
     """
 
-    epochs: int = 100
-    batch: int = 64
     balance: float = 0.0
-    lr: float = 0.004
-    weight_decay: float = 0.05
-    warmup: float = 0.05
-    averaging: float = 0.02
     label_smoothing: float = 0.1
     mixup: float = 0.3
     shift: float = 0.1
@@ -79,20 +103,25 @@ class TrainOptions:
     stream_empty_share: float = 0.1
     teacher_weight: float = 0.7
     temperature: float = 2.0
-    seed: int = 0
+    routing_balance: float = 0.01
+    routing_z: float = 0.001
+    capacity: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for values without sense."""
-        if self.epochs < 1 or self.batch < 1:
-            raise ValueError(f"epochs and batch must be at least 1, not {self.epochs} and {self.batch}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr must be a positive number, not {self.lr}")
+        super().__post_init__()
         if not 0 <= self.balance <= 1:
             raise ValueError(f"balance must be from 0 to 1, not {self.balance}")
         if not 0 <= self.teacher_weight <= 1:
             raise ValueError(f"teacher_weight must be from 0 to 1, not {self.teacher_weight}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature must be a positive number, not {self.temperature}")
+        if not all(0 <= weight < math.inf for weight in (self.routing_balance, self.routing_z)):
+            raise ValueError(
+                f"routing_balance and routing_z must be at least 0, not {self.routing_balance} and {self.routing_z}"
+            )
+        if self.capacity is not None and not self.capacity > 0:
+            raise ValueError(f"capacity must be positive (1.25 is usual), or none at all, not {self.capacity}")
 
     @property
     def lr_factor(self) -> float:
@@ -103,3 +132,28 @@ class TrainOptions:
         adaptive gradient algorithms"). Warm-up, decay and averaging are shares of the steps and follow by themselves.
         """
         return math.sqrt(self.batch / LR_BATCH)
+
+
+@dataclass(frozen=True)
+class GenerateOptions(Optimisation):
+    """Optimisation of a generation model; the defaults are SaShiMi's (Goel et al. 2022, appendix C).
+
+    Attributes:
+        window: seconds of a recording that a step hears at once.
+        carry: hand the state on to the window that follows: back-propagation is truncated at the windows' ends, but
+            what the model remembers is not. Without it each window is heard as if nothing had been before.
+        pad: learn the silence behind recordings shorter than a window too, so that what is made ends in it.
+    """
+
+    batch: int = 8
+    lr: float = 0.001
+    weight_decay: float = 0.0
+    window: float = 1.0
+    carry: bool = False
+    pad: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values without sense."""
+        super().__post_init__()
+        if not (math.isfinite(self.window) and self.window > 0):
+            raise ValueError(f"a window lasts more than 0 seconds, not {self.window}")

@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals of accuracies and of their differences, in percent."""
+"""How sure a figure is: intervals of accuracies and of their differences, in percent, and of ratios."""
 
 import numpy as np
 from scipy.stats import binomtest
@@ -17,12 +17,17 @@ def wilson(count: int, total: int) -> list[float]:
     return [round(100 * float(ci.low), 3), round(100 * float(ci.high), 3)]
 
 
-def bootstrap(values: np.ndarray) -> list[float]:
-    """Return the 95 % interval of the mean of values (n,), a clip each, by resampling the clips (Efron 1979)."""
+def bootstrap_ratio(values: np.ndarray, sizes: np.ndarray, digits: int = 4) -> list[float]:
+    """Return the 95 % interval of sum(values) / sum(sizes), (n,) a clip each, by resampling the clips (Efron 1979)."""
     n = len(values)
     counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    low, high = np.percentile(100 * (counts @ values) / n, (2.5, 97.5))
-    return [round(float(low), 3), round(float(high), 3)]
+    low, high = np.percentile((counts @ values) / (counts @ sizes), (2.5, 97.5))
+    return [round(float(low), digits), round(float(high), digits)]
+
+
+def bootstrap(values: np.ndarray) -> list[float]:
+    """Return the 95 % interval, in percent, of the mean of values (n,), a clip each."""
+    return bootstrap_ratio(100 * values, np.ones(len(values)), 3)
 
 
 def interval(right: np.ndarray) -> list[float]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
 from audiossm.kernels.gpu.complex import times
+from audiossm.kernels.gpu.layout import along_time
 
 CONFIGS = {"scan": {"T": 2048, "num_warps": 4}}
 ENOUGH = 1024  # programs that fill a GPU
@@ -273,11 +274,6 @@ def adjoints(
             a_im = -a_im
         l_re, l_im = product(a_re, a_im, l_re, l_im, COMPLEX)
         write(first_grad + row * PLANES, 1, l_re, l_im, True, COMPLEX)
-
-
-def along_time(x: Tensor) -> Tensor:
-    """Return x such that neighbouring steps are neighbours in memory."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def strides(x: Tensor) -> tuple[int, int, int]:

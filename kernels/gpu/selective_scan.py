@@ -35,7 +35,7 @@ import triton
 from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
-from audiossm.kernels.gpu.linear_scan import along_time
+from audiossm.kernels.gpu.layout import along_time
 from audiossm.kernels.gpu.selective_scan_forward import carry, chunk_ends, outputs
 from audiossm.kernels.gpu.selective_scan_gradients import gradients, walk
 

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
 from audiossm.kernels.gpu.complex import times
-from audiossm.kernels.gpu.linear_scan import along_time
+from audiossm.kernels.gpu.layout import along_time
 from audiossm.kernels.gpu.ssm_plan import CONFIGS, SsmPlan, ssm_plan
 
 CUT = tl.constexpr(1 + 0.7213 * 2**-11)  # 1 / the mean of what is left of a number: its first 11 of 24 digits

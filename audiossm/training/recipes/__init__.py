@@ -1,27 +1,33 @@
-"""Sizes and settings that go together, one short file each: `recipe` in it says what to build and how to train it."""
+"""Sizes and settings that go together, one short file each: `recipe` in it says what to build and how to train it.
+
+A folder holds the recipes of a task.
+"""
 
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from audiossm.tasks import KeywordConfig
-from audiossm.training.options import TrainOptions
+from audiossm.tasks import GenerationConfig, KeywordConfig
+from audiossm.training.options import GenerateOptions, TrainOptions
+
+Config = TypeVar("Config", KeywordConfig, GenerationConfig)
+Options = TypeVar("Options", TrainOptions, GenerateOptions)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What to build (its labels come from the data) and how to train it."""
+class Recipe(Generic[Config, Options]):
+    """What to build (its labels or classes come from the data) and how to train it."""
 
-    config: KeywordConfig
-    options: TrainOptions
+    config: Config
+    options: Options
 
-    def changed(self, config: dict[str, Any], options: dict[str, Any]) -> "Recipe":
+    def changed(self, config: dict[str, Any], options: dict[str, Any]) -> "Recipe[Config, Options]":
         """Return the recipe with other values by field name; None leaves a field as it is."""
         given = [{name: value for name, value in fields.items() if value is not None} for fields in (config, options)]
         return Recipe(replace(self.config, **given[0]), replace(self.options, **given[1]))
 
-    def with_layers(self, pattern: str, depth: int | None) -> "Recipe":
+    def with_layers(self, pattern: str, depth: int | None) -> "Recipe[Config, Options]":
         """Return the recipe with layers of a pattern; None keeps the depth.
 
         Their state sizes are their own: N means another thing in each.
@@ -30,13 +36,14 @@ class Recipe:
         return Recipe(replace(self.config, pattern=pattern, layers=depth, d_state=None), self.options)
 
 
-def recipe_names() -> list[str]:
-    """List the recipes: the files of this folder."""
-    return sorted(module.name.replace("_", "-") for module in iter_modules(__path__))
+def recipe_names(task: str = "keywords") -> list[str]:
+    """List the recipes of a task: the files of its folder."""
+    folder = import_module(f"{__name__}.{task}")
+    return sorted(module.name.replace("_", "-") for module in iter_modules(folder.__path__))
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str, task: str = "keywords") -> Recipe[Any, Any]:
     """Return a recipe by its file's name, or raise ValueError with those that there are."""
-    if name not in recipe_names():
-        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(recipe_names())}")
-    return import_module(f"{__name__}.{name.replace('-', '_')}").recipe
+    if name not in recipe_names(task):
+        raise ValueError(f"there is no recipe {name!r}; there are {', '.join(recipe_names(task))}")
+    return import_module(f"{__name__}.{task}.{name.replace('-', '_')}").recipe

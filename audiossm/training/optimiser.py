@@ -1,0 +1,33 @@
+"""AdamW in groups, with a learning rate that rises and falls: the same for every task."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from audiossm.training.options import Optimisation
+
+
+def optimiser(model: nn.Module, o: Optimisation, steps: int, fused: bool) -> Any:
+    """Return what Lightning's `configure_optimizers` does, for a training of so many steps.
+
+    Three groups: SSM parameters, those without decay (biases, norms, D), and matrices.
+    """
+    groups: dict[tuple[float, float], list] = {}
+    for parameter in model.parameters():
+        lr = getattr(parameter, "ssm_lr", None)
+        decay = o.weight_decay if lr is None and parameter.ndim == 2 else 0.0
+        groups.setdefault((o.lr_factor * (lr or o.lr), decay), []).append(parameter)
+    adamw = torch.optim.AdamW(
+        [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()], fused=fused
+    )
+    warmup = max(1, round(o.warmup * steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(adamw, factor)
+    return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,126 @@
+"""Byte models of audio at three sizes: SaShiMi, WaveNet's convolutions and a GRU, with equal parameters and equal time.
+
+    python demos/compare_generation.py DATA OUT [--minutes 5] [--rates 0.0005,0.001,0.002] [--where language=en]
+
+A cell is a model of a size with a learning rate, a run folder in OUT. How many epochs the minutes give is measured
+first, by a run of two. The learning rate with the fewest bits on validation is evaluated on the test split. What is
+there is not made again and a training that was stopped goes on, so that the command can be given until the table is
+complete. Writes OUT/table.md and OUT/table.json.
+"""
+
+import json
+from bisect import bisect_left
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from compare_mixers import audiossm, kept
+
+from audiossm.tasks import GenerationModel, parameter_count
+from audiossm.training.recipes import load_recipe
+
+COLUMNS = {
+    "params": "parameters",
+    "bits": "bits a sample",
+    "ci95": "95 % interval",
+    "lr": "learning rate",
+    "val_bits": "validation, each rate",
+    "step_ms": "ms a training step",
+    "epochs": "epochs",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model and the options of `audiossm train generate` that build it, but for its width."""
+
+    name: str
+    recipe: str
+    layers: int
+    mixer: str | None = None
+
+    def arguments(self, width: int) -> list[object]:
+        """Return the options."""
+        mixer = ["--mixer", self.mixer] if self.mixer else []
+        return ["--recipe", self.recipe, *mixer, "--layers", self.layers, "--width", width]
+
+    def params(self, width: int) -> int:
+        """Return the parameters at a width."""
+        recipe = load_recipe(self.recipe, "generation")
+        recipe = recipe.with_layers(self.mixer, self.layers) if self.mixer else recipe
+        sizes = {"rate": 16000, "d_model": width, "layers": self.layers}
+        with torch.device("meta"):
+            return parameter_count(GenerationModel(recipe.changed(sizes, {}).config))
+
+
+WAVENET, GRU = Kind("wavenet", "stack", 3, "tcn"), Kind("gru", "stack", 2, "gru")
+SIZES = {"small": (Kind("sashimi", "sashimi", 4), 32), "middle": (Kind("sashimi", "sashimi", 4), 64)}
+SIZES |= {"published": (Kind("sashimi", "sashimi", 8), 64)}
+
+
+def main(
+    data: Path,
+    out: Path,
+    minutes: Annotated[float, typer.Option(help="Of training that each cell gets.")] = 5.0,
+    rates: Annotated[str, typer.Option(help="Learning rates to choose from.")] = "0.0005,0.001,0.002",
+    window: Annotated[float, typer.Option(help="Seconds that a step hears.")] = 1.0,
+    batch: int = 8,
+    sizes: Annotated[str, typer.Option(help="Which of them.")] = ",".join(SIZES),
+    where: Annotated[list[str] | None, typer.Option(help="Rows of the manifest, as column=value.")] = None,
+) -> None:
+    """Fill the table's cells and write it."""
+    chosen = [part for row in where or () for part in ("--where", row)]
+    shared = ["--data", data, "--batch", batch, "--window", window, *chosen, "--no-progress"]
+    rows: dict[str, dict[str, Any]] = {}
+    out.mkdir(parents=True, exist_ok=True)
+    for size in sizes.split(","):
+        sashimi, width = SIZES[size]
+        for kind in (sashimi, WAVENET, GRU):
+            name = f"{kind.name}-{size}"
+            fitted = width if kind is sashimi else nearest(kind, sashimi.params(width))
+            how = [*kind.arguments(fitted), *shared]
+            pace = train(out / f"{name}-pace", [*how, "--epochs", 2])
+            epochs = max(1, round(60_000 * minutes / (pace["step_ms"] * pace["steps"] / 2)))
+            cells = {lr: out / f"{name}-{lr}" for lr in rates.split(",")}
+            told = {lr: train(run, [*how, "--epochs", epochs, "--lr", lr])["val_bits"] for lr, run in cells.items()}
+            best = min(told, key=lambda lr: told[lr])
+            kept(cells[best] / "bits.json", "evaluate", cells[best], "--data", data, *chosen)
+            report = json.loads((cells[best] / "bits.json").read_text())
+            rows[name] = {"params": kind.params(fitted), "bits": report["bits"], "ci95": report["ci95"], "lr": best}
+            rows[name] |= {"val_bits": told, "step_ms": pace["step_ms"], "epochs": epochs}
+            (out / "table.json").write_text(json.dumps(rows, indent=1))
+            (out / "table.md").write_text(table(rows))
+            print(f"{name}: {report['bits']:.3f} bits", flush=True)
+    print(table(rows))
+
+
+def nearest(kind: Kind, params: int) -> int:
+    """Return the width, a multiple of 8, whose model has nearest to so many parameters."""
+    widths = range(8, 1032, 8)
+    above = min(max(1, bisect_left(widths, params, key=kind.params)), len(widths) - 1)
+    return min(widths[above - 1 : above + 1], key=lambda width: abs(kind.params(width) - params))
+
+
+def train(run: Path, how: list[object]) -> dict[str, Any]:
+    """Train a cell unless that is done; return the summary of its training."""
+    if not (run / "model.json").exists():
+        resume = ["--resume"] if (run / "last.ckpt").exists() else []
+        audiossm("train", "generate", "--out", run, *how, *resume)
+    return json.loads((run / "model.json").read_text())["training"]
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the rows as Markdown."""
+    lines = ["| model | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, facts in rows.items():
+        shown = dict(facts)
+        shown["bits"], shown["ci95"] = f"{facts['bits']:.3f}", "{:.3f} to {:.3f}".format(*facts["ci95"])
+        shown["val_bits"] = ", ".join(f"{lr}: {bits:.3f}" for lr, bits in facts["val_bits"].items())
+        lines.append(f"| {name} | " + " | ".join(str(shown[key]) for key in COLUMNS) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(main)

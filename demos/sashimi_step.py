@@ -1,0 +1,141 @@
+"""What SaShiMi of the published size takes on this GPU: a training step, without optimizer, and a sample.
+
+    python demos/sashimi_step.py [--batch 8] [--length 16000] [--bf16] [--no-tf32] [--profile]
+    python demos/sashimi_step.py --sample
+
+Prints milliseconds (median) and the peak of memory of a forward with backward: launched one by one, and as a CUDA
+graph; with our kernels, and in plain torch (its chunked form). --profile lists the dearest kernels. With --sample it
+prints samples a second of `audiossm.training.sampler`, alone and in batches.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from statistics import median
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from audiossm.backbones import SaShiMi
+from audiossm.kernels import dispatch
+from audiossm.training.sampler import sample
+
+CODES = 256
+
+
+class CodeModel(nn.Module):
+    """Codes in, loss of the next code out."""
+
+    def __init__(self):
+        super().__init__()
+        self.start = CODES
+        self.embedding = nn.Embedding(CODES + 1, 64)
+        self.backbone = SaShiMi(64)
+        self.head = nn.Linear(64, CODES)
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of codes (B, L)."""
+        y, _ = self.backbone(self.embed(codes))
+        return F.cross_entropy(self.head(y).flatten(0, 1), codes.flatten())
+
+    def embed(self, codes: torch.Tensor, label: None = None) -> torch.Tensor:
+        """Return the backbone's input."""
+        return self.embedding(codes)
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=16000)
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--no-tf32", action="store_true", help="float32 matrix products as they are")
+    parser.add_argument("--sample", action="store_true", help="measure sampling, not training")
+    parser.add_argument("--profile", action="store_true", help="list the dearest kernels")
+    asked = parser.parse_args()
+    torch.set_float32_matmul_precision("highest" if asked.no_tf32 else "high")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, B{asked.batch} L{asked.length}", flush=True)
+    torch.manual_seed(0)
+    codes = torch.randint(CODES, (asked.batch, asked.length), device="cuda")
+    model = CodeModel().cuda()
+    if asked.sample:
+        for batch in (1, 16, 128, 512):
+            report_rate(model.eval(), batch)
+        return
+
+    def step() -> torch.Tensor:
+        for parameter in model.parameters():
+            parameter.grad = None
+        with torch.autocast("cuda", torch.bfloat16) if asked.bf16 else nullcontext():
+            loss = model(codes)
+        loss.backward()
+        return loss
+
+    report("ours, eager", step)
+    report("ours, graph", graphed(step))
+    if asked.profile:
+        profile(step)
+    installed, dispatch.INSTALLED = dispatch.INSTALLED, False
+    report("torch, graph", graphed(step))
+    dispatch.INSTALLED = installed
+
+
+def report(name: str, step: Callable[[], object], repeats: int = 20) -> None:
+    """Print the median time of a step and the most memory it takes."""
+    for _ in range(3):
+        step()
+    torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(repeats):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        step()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(begin.elapsed_time(end))
+    peak = torch.cuda.max_memory_reserved() / 2**30
+    print(f"{name:32} {median(times):8.2f} ms   {peak:6.2f} GiB", flush=True)
+
+
+def report_rate(model: CodeModel, batch: int, pieces: int = 100) -> None:
+    """Print how many samples a second are drawn, once the graph is recorded."""
+    drawn = sample(model, batch, 16 * (pieces + 1), top_p=0.95)
+    next(drawn)
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    samples = sum(piece.shape[1] for piece in drawn)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - begin
+    took = f"{1e6 * seconds / samples:7.1f} us a step"
+    print(f"B{batch:<4} {batch * samples / seconds:12,.0f} samples/s   {took}", flush=True)
+
+
+def graphed(step: Callable[[], object]) -> Callable[[], object]:
+    """Record a step; return its replay."""
+    torch.cuda.empty_cache()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def profile(step: Callable[[], object]) -> None:
+    """Print the kernels that take the most time of a step."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
+        step()
+        torch.cuda.synchronize()
+    kernels = sorted(found.key_averages(), key=lambda k: -k.device_time_total)
+    print(f"    {sum(k.device_time_total for k in kernels) / 1000:.2f} ms in all")
+    for kernel in kernels[:24]:
+        print(f"    {kernel.device_time_total / 1000:7.2f} ms {kernel.count:5} x {kernel.key[:90]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
