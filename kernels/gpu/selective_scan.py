@@ -18,6 +18,9 @@ and adds up what the chunk adds to m at its beginning, sum_t exp(A Σδ) c_t; `c
     dB_t = sum_D l_t δ_t u_t       dδ_t = u_t sum_N l_t B_t + sum_N l_t exp(δ_t A) h_{t-1} A
                                    dA   = sum_t l_t exp(δ_t A) h_{t-1} δ_t
 
+Adjoints live for one step, what it adds to each sum is taken there and then: a whole tile of them would not fit into a
+thread's registers beside the decays, and what spills from those costs more than all else that a kernel could save.
+
 There are no atomics: a program writes its own sums over channels or time, which are added up after it in fixed order.
 
 Chunks are short for the sake of slow modes, too. exp(δ A) just below 1 is rounded to 6e-8, always the same way where δ
@@ -25,7 +28,11 @@ is constant; over a chunk that adds up, between chunks it does not.
 
 Layout. Triton spreads a tile over threads as its last large load in program order lies in memory (of several layouts
 the compiler takes that one). That load is A's in each loop here: N next to one another, 4 to a thread, then channels.
-Where it is loaded earlier everything stays right and takes three times as long.
+Where it is loaded earlier everything stays right and takes three times as long. What is the same for all states, as the
+softplus, would be computed again by each thread that needs it; `once` forbids that.
+
+The kernels are in selective_scan_forward.py and selective_scan_gradients.py, what they do with a tile is in
+selective_scan_tiles.py.
 
 Glossary: B batch, D channels, G groups, L steps, N states; a tile has S steps, M ≥ N states and W R channels; K chunks.
 """
@@ -39,8 +46,8 @@ from audiossm.kernels.gpu.layout import along_time
 from audiossm.kernels.gpu.selective_scan_forward import carry, chunk_ends, outputs
 from audiossm.kernels.gpu.selective_scan_gradients import gradients, walk
 
-# S, R and W are for N 16: `tile` fits them to other N. `gradients` writes sums over BLOCKS tiles' channels. `maxnreg`
-# bounds a thread's registers, so that more programs fit on a multiprocessor.
+# S, R and W are for N 16: `tile` fits them to other N. `walk` has the S of `gradients`, which writes sums over BLOCKS
+# tiles' channels. `maxnreg` bounds a thread's registers, so that more programs fit on a multiprocessor.
 CONFIGS: dict[str, dict[str, int]] = {
     "chunks": {"Q": 128},
     "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
@@ -59,20 +66,22 @@ def candidates() -> dict[str, list[dict[str, int]]]:
     ]
     small = [tile | {"maxnreg": registers} for tile in tiles for registers in (96, 128, 168)]
     large = [tile | {"maxnreg": registers} for tile in tiles for registers in (128, 168, 255)]
+    walks = [{"R": 1, "W": w, "maxnreg": registers} for w in (8, 16) for registers in (128, 168, 255)]
     return {
         "chunks": [{"Q": q} for q in (64, 128, 256)],
         "ends": small,
         "outputs": small,
+        "walk": walks,
         "gradients": large + [{"BLOCKS": blocks} for blocks in (2, 4)],
     }
 
 
 def tile(kernel: str, states: int) -> dict[str, int]:
     """Return the constants of a kernel for N states: as many numbers in all as for 16."""
-    config, M = {"S": CONFIGS["gradients"]["S"], "num_warps": 1} | CONFIGS[kernel], triton.next_power_of_2(states)
+    config, M = {"S": CONFIGS["gradients"]["S"]} | CONFIGS[kernel], triton.next_power_of_2(states)
     room = max(1, 16 * config["W"] * config["R"] // M)
-    W = min(room, max(config["W"], 32 * config["num_warps"] // M))
-    return {"S": config["S"], "M": M, "W": W, "R": room // W} | {k: config[k] for k in ("num_warps", "maxnreg")}
+    W = min(room, max(config["W"], 32 // M))
+    return {"S": config["S"], "M": M, "W": W, "R": room // W, "num_warps": 1, "maxnreg": config["maxnreg"]}
 
 
 class Plan:

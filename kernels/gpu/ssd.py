@@ -18,7 +18,11 @@ behind a chunk. What else the backward needs is, with M_ij = exp(c_i - c_j) (v_j
     d(dt A)_k = sum_{j<k<=i} M_ij (C_i·B_j) + sum_{i>=k} exp(c_i) g_i·H C_i
               + sum_{j<k} exp(c_Q - c_j) v_j·G B_j + exp(c_Q) <G, H>          (`finish`)
 
-where the last is made of terms that do cross step k only, so that fast decays do not cancel.
+where the last is made of terms that do cross step k only, so that fast decays do not cancel. The third of them is
+what `outputs`, turned, reads from G, times x_j: it comes from there.
+
+Kernels that walk are in ssd_walks.py, those of the backward alone in ssd_gradients.py. c counts in powers of two there:
+`tl.exp` takes four instructions where `tl.exp2` takes one.
 
 Memory: H and G are kept a chunk, (B, K, H, P, N), while an operation runs; the forward leaves nothing behind.
 
