@@ -1,6 +1,8 @@
 """Models that generate, as files: equal to the module, the same whatever runs them, and `audiossm generate`."""
 
+import contextlib
 import copy
+import io
 import json
 import os
 import signal
@@ -18,6 +20,7 @@ import pytest
 import soundfile
 import torch
 
+from audiossm.cli import main
 from audiossm.export import export_generation
 from audiossm.export.generation import build_generation, opened
 from audiossm.export.verify_generation import verify_generation
@@ -60,8 +63,9 @@ def folder(model, tmp_path_factory):
     """A run folder and what is exported from it: gen.onnx and its tiers."""
     folder = tmp_path_factory.mktemp("gen")
     save_model(folder, model, TRAINING)
-    done = export_generation(folder, folder / "gen.onnx", "CC0")
-    assert done.error < 1e-4
+    with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(io.StringIO()) as said:
+        main(["export", str(folder), "--out", str(folder / "gen.onnx"), "--data-terms", "CC0"])
+    assert left.value.code == 0 and f"try: audiossm generate {folder / 'gen.onnx'} out.wav" in said.getvalue()
     return folder
 
 
@@ -123,21 +127,21 @@ def test_other_models_run_too(sizes):
     assert sampler.bits == pytest.approx(float(model.bits(outputs, codes).sum()), rel=1e-3)
 
 
-def test_a_file_that_differs_is_refused(model, monkeypatch):
-    files, _ = build_generation(model, TRAINING, "x.onnx", "")
+def test_a_file_that_differs_is_refused(model, generator, monkeypatch):
+    assert verify_generation(generator, model) < 1e-4
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.backbone.up[1].linear.weight.mul_(1.01)
     with pytest.raises(RuntimeError, match=r"differ from the module by .*: nothing was written"):
-        verify_generation(opened(files), other)
+        verify_generation(generator, other)
     monkeypatch.setattr("audiossm.export.verify_generation.state_distance", lambda *_: float("nan"))
     with pytest.raises(RuntimeError, match="nothing was written"):
-        verify_generation(opened(files), model)
+        verify_generation(generator, model)
 
 
 def test_the_numbers_have_their_names_in_the_file(model, generator):
     """Equal tensors, such as the norms of a model that was never trained, are stored once by torch."""
-    plain = GenerationModel(model.config).eval()
+    plain = GenerationModel(replace(model.config, pools=(2,), layers=2, d_state=2)).eval()
     files = opened(build_generation(plain, TRAINING, "x.onnx", "")[0])
     assert "native" in files.engines()
     named = read_constants(generator.files[1])
@@ -176,8 +180,8 @@ def test_draws_follow_the_distribution():
         kept = order[: np.searchsorted(np.cumsum(p[order]), top_p) + 1]
         want = np.zeros(12)
         want[kept] = p[kept] / p[kept].sum()
-        drawn = [draw.draw_code(logits, u, temperature, top_p) for u in rng.random((20000, 2))]
-        assert np.abs(np.bincount(drawn, minlength=12) / 20000 - want).max() < 0.012
+        drawn = [draw.draw_code(logits, u, temperature, top_p) for u in rng.random((6000, 2))]
+        assert np.abs(np.bincount(drawn, minlength=12) / 6000 - want).max() < 0.025
         assert set(drawn) <= set(kept)
     assert draw.draw_code(logits, (0.999, 0), 0.0, 1.0) == logits.argmax()
     assert sum(2 ** -draw.code_bits(logits, k) for k in range(12)) == pytest.approx(1)
@@ -185,7 +189,7 @@ def test_draws_follow_the_distribution():
 
 def test_draws_from_a_mixture_follow_its_distribution():
     outputs = np.array([0.5, -0.5, -0.3, 0.4, np.log(0.02), np.log(0.05)], np.float32)
-    codes = [draw.draw_mixture(outputs, u, 1.0, 1.0) for u in np.random.default_rng(0).random((4000, 2))]
+    codes = [draw.draw_mixture(outputs, u, 1.0, 1.0) for u in np.random.default_rng(0).random((2000, 2))]
     want = CODINGS["mixture"].bits(torch.from_numpy(outputs).expand(200, -1), torch.tensor(codes[:200]))
     assert np.allclose([draw.mixture_bits(outputs, code) for code in codes[:200]], want.numpy(), rtol=1e-3)
     x = (np.array(codes) - 32768) / 32768
@@ -336,11 +340,20 @@ def test_best_of_keeps_the_likeliest(folder, generator, run, tmp_path):
     rows = sampler.audio(2000)
     audio, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
     assert np.abs(audio - rows[sampler.bits.argmin()]).max() < 1e-4
-    # One that left the level is kept only where all did.
+    # Ctrl-C keeps the best of what there is. One that left the level is kept only where all did.
     loud = replace(generator, facts=replace(generator.facts, level=Level(-60, -50, -40, 1.0)))
     sampler, said = loud.sampler(label="no", batch=2), []
     list(likeliest(sampler, (sampler.codes(RATE) for _ in range(4)), said.append))
     assert "2 of them outside the level" in said[0]
+
+    def interrupted():
+        yield sampler.codes(100)
+        raise KeyboardInterrupt
+
+    blocks = likeliest(sampler, interrupted(), said.append)
+    assert len(next(blocks)) == 100
+    with pytest.raises(KeyboardInterrupt):
+        next(blocks)
 
 
 def test_the_guard_begins_anew_and_says_so(folder, run, tmp_path, monkeypatch):
@@ -484,8 +497,6 @@ def test_bench_and_inspect(folder, run):
     assert code == 0 and [tier["period"] for tier in json.loads(out)["tiers"]] == [1, 2, 6]
 
 
-def test_export_takes_either_task(folder, run, tmp_path):
-    code, out, _ = run("export", folder, "--out", tmp_path / "again.onnx")
-    assert code == 0 and f"audiossm generate {tmp_path / 'again.onnx'} out.wav" in out
+def test_export_of_a_model_that_generates_has_one_rate(folder, run, tmp_path):
     code, _, err = run("export", folder, "--out", tmp_path / "again.onnx", "--rate", 8000)
     assert code == 2 and "leave out --rate" in err

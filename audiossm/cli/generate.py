@@ -48,7 +48,6 @@ def generate(
         raise typer.BadParameter(f"--seconds must be a number above 0, not {seconds:g}")
     if play and best_of > 1:
         raise typer.BadParameter("--play hears what is made at once, --best-of chooses at the end: leave out one")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     loaded = load_generator(model)
     rate = loaded.facts.rate
     samples = round(seconds * rate) or 1
@@ -58,6 +57,8 @@ def generate(
     if engine is None and (hint := loaded.hint()):
         remark(hint)
     with ExitStack() as opened:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        opened.callback(signal.signal, signal.SIGTERM, before)
         speaker = opened.enter_context(Speaker(rate)) if play else None
         tell = opened.enter_context(bar("generating", samples, rate, progress))
         arguments = {"play": speaker.play} if speaker else {}

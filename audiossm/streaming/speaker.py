@@ -18,7 +18,9 @@ class Speaker:
         try:
             self._stream = sd.OutputStream(samplerate=rate, channels=1, dtype="float32", latency="high")
         except (sd.PortAudioError, ValueError) as error:
-            raise OSError(f"cannot play at {rate} Hz on the default output device ({error})") from None
+            raise OSError(
+                f"cannot play at {rate} Hz on the default output device ({error}): connect one, or leave out --play"
+            ) from None
         self.stuttered, self._begun = 0, False
 
     def play(self, block: np.ndarray) -> None:

@@ -17,7 +17,7 @@ from audiossm.streaming.generation.onnx_engine import OnnxEngine
 from audiossm.streaming.generation.sampler import Sampler
 
 ENGINES = ("native", "onnxruntime")
-SLOWER = "pip install 'audiossm[generate]' makes this some ten times faster"
+SLOWER = "pip install 'audiossm[generate]' makes this four to five times as fast"
 
 
 @dataclass(frozen=True, eq=False)

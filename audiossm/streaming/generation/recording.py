@@ -85,7 +85,7 @@ def timed(sampler: Sampler, samples: int, report: Report, tell: Callable[[int], 
         started = time.perf_counter()
         codes = sampler.codes(min(BLOCK, samples - begin))
         report.took += time.perf_counter() - started
-        report.made += codes.size / sampler.model.facts.rate
+        report.made += codes.shape[1] / sampler.model.facts.rate
         yield codes
         tell(begin + codes.shape[1])
 
@@ -111,15 +111,20 @@ def watched(
 def likeliest(sampler: Sampler, made: Iterator[np.ndarray], say: Callable[[str], object]) -> Iterator[np.ndarray]:
     """Yield the audio of the likeliest of several streams whose level stays in its range, or of all where none does.
 
-    Until it is known which that is, their codes wait on disk: memory does not grow.
+    Until it is known which that is, their codes wait on disk: memory does not grow. Ctrl-C ends what is made, and the
+    best of that is kept.
     """
+    stopped = False
     facts, lengths = sampler.model.facts, []
     watch, out = Guard(facts.level, facts.rate, sampler.batch), np.zeros(sampler.batch, bool)
     with tempfile.TemporaryFile() as spool:
-        for codes in made:
-            spool.write(codes.astype(np.uint16).tobytes())
-            lengths.append(codes.shape[1])
-            out[[left.row for left in watch.add(facts.coding.decode(codes))]] = True
+        try:
+            for codes in made:
+                spool.write(codes.astype(np.uint16).tobytes())
+                lengths.append(codes.shape[1])
+                out[[left.row for left in watch.add(facts.coding.decode(codes))]] = True
+        except KeyboardInterrupt:
+            stopped = True
         bits = np.where(out & ~out.all(), np.inf, sampler.bits)
         best = int(bits.argmin())
         each = sampler.bits / max(1, sum(lengths))
@@ -129,6 +134,8 @@ def likeliest(sampler: Sampler, made: Iterator[np.ndarray], say: Callable[[str],
         for length in lengths:
             codes = np.frombuffer(spool.read(2 * length * sampler.batch), np.uint16).reshape(sampler.batch, length)
             yield facts.coding.decode(codes[best])
+    if stopped:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
