@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--sample", action="store_true", help="measure sampling, not training")
     parser.add_argument("--profile", action="store_true", help="list the dearest kernels")
     asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("it measures a GPU, and there is none here")
     torch.set_float32_matmul_precision("highest" if asked.no_tf32 else "high")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, B{asked.batch} L{asked.length}", flush=True)
     torch.manual_seed(0)
