@@ -1,12 +1,15 @@
-"""What a training step of SaShiMi's published size takes on this GPU: forward and backward, no optimizer.
+"""What SaShiMi of the published size takes on this GPU: a training step, without optimizer, and a sample.
 
-    python demos/sashimi_step.py [--batch 8] [--length 16000] [--bf16] [--no-tf32] [--compile] [--profile]
+    python demos/sashimi_step.py [--batch 8] [--length 16000] [--bf16] [--no-tf32] [--profile]
+    python demos/sashimi_step.py --sample
 
-Prints milliseconds (median) and the peak of memory: launched one by one, and as a CUDA graph; with our kernels, and in
-plain torch (its chunked form). --compile adds torch.compile of each layer. --profile lists the dearest kernels.
+Prints milliseconds (median) and the peak of memory of a forward with backward: launched one by one, and as a CUDA
+graph; with our kernels, and in plain torch (its chunked form). --profile lists the dearest kernels. With --sample it
+prints samples a second of `audiossm.training.sampler`, alone and in batches.
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from statistics import median
@@ -17,6 +20,7 @@ from torch.nn import functional as F
 
 from audiossm.backbones import SaShiMi
 from audiossm.kernels import dispatch
+from audiossm.training.sampler import sample
 
 CODES = 256
 
@@ -26,14 +30,19 @@ class CodeModel(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.embedding = nn.Embedding(CODES, 64)
+        self.start = CODES
+        self.embedding = nn.Embedding(CODES + 1, 64)
         self.backbone = SaShiMi(64)
         self.head = nn.Linear(64, CODES)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of codes (B, L)."""
-        y, _ = self.backbone(self.embedding(codes))
+        y, _ = self.backbone(self.embed(codes))
         return F.cross_entropy(self.head(y).flatten(0, 1), codes.flatten())
+
+    def embed(self, codes: torch.Tensor, label: None = None) -> torch.Tensor:
+        """Return the backbone's input."""
+        return self.embedding(codes)
 
 
 def main() -> None:
@@ -43,14 +52,20 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=16000)
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--no-tf32", action="store_true", help="float32 matrix products as they are")
-    parser.add_argument("--compile", action="store_true", help="also with torch.compile of each layer (a minute)")
+    parser.add_argument("--sample", action="store_true", help="measure sampling, not training")
     parser.add_argument("--profile", action="store_true", help="list the dearest kernels")
     asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("it measures a GPU, and there is none here")
     torch.set_float32_matmul_precision("highest" if asked.no_tf32 else "high")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, B{asked.batch} L{asked.length}", flush=True)
     torch.manual_seed(0)
     codes = torch.randint(CODES, (asked.batch, asked.length), device="cuda")
     model = CodeModel().cuda()
+    if asked.sample:
+        for batch in (1, 128, 16, 512):
+            report_rate(model.eval(), batch, asked.profile)
+        return
 
     def step() -> torch.Tensor:
         for parameter in model.parameters():
@@ -64,15 +79,6 @@ def main() -> None:
     report("ours, graph", graphed(step))
     if asked.profile:
         profile(step)
-    if asked.compile:
-        for stack in model.backbone.stacks():
-            for layer in stack.layers:
-                layer.compile()
-        report("ours, compiled layers, eager", step)
-        report("ours, compiled layers, graph", graphed(step))
-        if asked.profile:
-            profile(step)
-        return
     installed, dispatch.INSTALLED = dispatch.INSTALLED, False
     report("torch, graph", graphed(step))
     dispatch.INSTALLED = installed
@@ -93,6 +99,21 @@ def report(name: str, step: Callable[[], object], repeats: int = 20) -> None:
         times.append(begin.elapsed_time(end))
     peak = torch.cuda.max_memory_reserved() / 2**30
     print(f"{name:32} {median(times):8.2f} ms   {peak:6.2f} GiB", flush=True)
+
+
+def report_rate(model: CodeModel, batch: int, kernels: bool, pieces: int = 200) -> None:
+    """Print how many samples a second are drawn, once the graph is recorded, and what a piece of 16 launches."""
+    drawn = sample(model, batch, 16 * (pieces + 3), top_p=0.95)
+    next(drawn)
+    if kernels:
+        profile(lambda: next(drawn))
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    samples = sum(piece.shape[1] for piece in drawn)
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - begin
+    took = f"{1e6 * seconds / samples:7.1f} us a step"
+    print(f"B{batch:<4} {batch * samples / seconds:12,.0f} samples/s   {took}", flush=True)
 
 
 def graphed(step: Callable[[], object]) -> Callable[[], object]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiossm.export.packing import Packing, reverse
 from audiossm.export.stack import StackStep, is_one_system
 from audiossm.kernels.channelwise import add_rows
 from audiossm.mixers import Filterbank
@@ -30,45 +31,16 @@ def file_state(state: State, one_system: bool) -> State:
     return {"encoder.modes": kept["encoder.modes"], **layers, "pool.sums": kept["pool.sums"]}
 
 
-def reverse(x: Tensor) -> Tensor:
-    """Reverse the order of all axes but the first."""
-    return x.permute(0, *range(x.ndim - 1, 0, -1))
-
-
-class StateLayout:
-    """How a model's state is packed into one row of floats.
-
-    Attributes:
-        parts: (name, shape without the batch axis, offset) of each part.
-        sizes: floats of each part.
-        one_system: whether all layers of the backbone are one part.
-    """
+class StateLayout(Packing):
+    """How a keyword model's state is packed; `one_system`: whether all layers of its backbone are one part."""
 
     def __init__(self, model: KeywordModel):
         self.one_system = "backbone" in model.stages and is_one_system(model.backbone)
-        kept = file_state(model.initial_state(1), self.one_system)
-        self.sizes = [value.numel() for value in kept.values()]
-        offsets = [sum(self.sizes[:i]) for i in range(len(kept))]
-        self.parts = [
-            (name, tuple(value.shape[1:]), offset) for (name, value), offset in zip(kept.items(), offsets, strict=True)
-        ]
-
-    @property
-    def size(self) -> int:
-        """Floats a stream."""
-        return sum(self.sizes)
+        super().__init__(file_state(model.initial_state(1), self.one_system))
 
     def pack(self, state: State) -> Tensor:
         """Return a model's state as (B, size)."""
-        return torch.cat([value.flatten(1) for value in file_state(state, self.one_system).values()], dim=1)
-
-    def unpack(self, packed: Tensor) -> State:
-        """Return the parts of (B, size), each still a row of floats a stream."""
-        return dict(zip((name for name, _, _ in self.parts), packed.split(self.sizes, dim=1), strict=True))
-
-    def shaped(self, rows: State) -> State:
-        """Return parts in their shapes."""
-        return {name: rows[name].unflatten(1, shape) for name, shape, _ in self.parts}
+        return super().pack(file_state(state, self.one_system))
 
 
 class KeywordFrame(nn.Module):

@@ -3,11 +3,13 @@
 import contextlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
 import onnx
 import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 from torch.fx.experimental.const_fold import split_const_subgraphs
@@ -21,7 +23,7 @@ def to_onnx(
     """Trace a module into an ONNX model with a symbolic batch axis, leading in every tensor.
 
     All that depends on parameters alone (kernels, powers of the decays) is computed here, once, and stored as a
-    constant.
+    constant; equal constants are stored once, such as the matrices of all blocks of a long frame.
     """
     batch = torch.export.Dim("batch")
     shapes = [{0: batch} for _ in sample]
@@ -42,6 +44,7 @@ def to_onnx(
             verbose=False,
         )
     assert program is not None
+    DeduplicateInitializersPass(size_limit=sys.maxsize)(program.model)
     model = program.model_proto
     if [entry.version for entry in model.opset_import if entry.domain == ""] != [OPSET]:
         raise RuntimeError(f"torch wrote opset {model.opset_import[0].version} where {OPSET} was asked for")

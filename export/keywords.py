@@ -116,7 +116,7 @@ def metadata(
         "tick": TICK,
         "frame_ticks": FRAME_TICKS,
         "latency": clock.samples,
-        "state": [{"name": n, "shape": list(s), "offset": o} for n, s, o in layout.parts],
+        "state": layout.described(),
         "labels": list(model.config.labels),
         "detector": asdict(detector),
         "filterbank": filters(model.encoder),

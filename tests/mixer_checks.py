@@ -9,6 +9,8 @@ from torch import nn
 from audiossm.export.graph import to_onnx
 from audiossm.export.verify import session_options
 
+FRAMES = 2048  # that a file hears
+
 
 class Frame(nn.Module):
     """A mixer whose state is one row of floats, as in a file."""
@@ -42,6 +44,8 @@ def run_as_file(module, u, state, frame, rate=None):
     assert {node.domain for node in proto.graph.node} <= {""} and not {"Loop", "Scan", "If"} & operators
     real = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
     assert {tensor.data_type for tensor in proto.graph.initializer} <= real
+    constants = [(tensor.data_type, *tensor.dims, tensor.raw_data) for tensor in proto.graph.initializer]
+    assert len(constants) == len(set(constants)), "a constant is stored twice"
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
     )
@@ -52,8 +56,9 @@ def run_as_file(module, u, state, frame, rate=None):
     return torch.from_numpy(np.concatenate(rows, 1)), framed.unpack(torch.from_numpy(row)), proto.graph
 
 
-def check_file(mixer, channels, length=4, steps=512, rate=None, batch=3):
+def check_file(mixer, channels, length=4, rate=None, batch=3):
     """Run the file frame by frame from a state that is not zero: it is the parallel form. Return its operators."""
+    steps = FRAMES * length
     generator = torch.Generator().manual_seed(1)
     u = torch.randn(batch, 100 + steps, channels, generator=generator)
     with torch.no_grad():

@@ -11,6 +11,8 @@ from importlib import import_module
 import pytest
 import torch
 
+from audiossm.kernels import Layers, Readout
+
 from .kernel_checks import INTERPRETED
 
 triton = pytest.importorskip("triton", reason="triton is not installed here")
@@ -22,7 +24,8 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 SHARED = 232_448  # bytes a program may have on an H100
-POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64"}
+NUMBERS = {int: "i32", float: "fp32"}
 
 
 class Recorder:
@@ -47,8 +50,8 @@ def compiled(function, args, named):
         if parameter.is_constexpr or value is None or one:
             signature[name], constants[(i,)] = "constexpr", value
         else:
-            signature[name] = POINTERS[value.dtype] if isinstance(value, torch.Tensor) else "i32"
-            aligned = isinstance(value, torch.Tensor) or value % 16 == 0
+            signature[name] = POINTERS[value.dtype] if isinstance(value, torch.Tensor) else NUMBERS[type(value)]
+            aligned = isinstance(value, torch.Tensor) or (isinstance(value, int) and value % 16 == 0)
             if aligned and not (parameter.do_not_specialize or parameter.do_not_specialize_on_alignment):
                 known[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, constants, known)
@@ -147,6 +150,33 @@ def cauchy(op, rows):
     op.gradients[(1,)](meta(rows, 8, 500, 2), z, w, v, 8, 32, 500, R=rows, BN=32, **op.CONFIGS["gradients"])
 
 
+def layers_step(op, batch, layers, channels, modes, inner):
+    of_layer = (2, channels, modes), (channels,), (2, channels), (channels, channels, 2)
+    of_ff = (channels, inner), (inner,), (inner, channels), (channels,)
+    a, d, norm, gate = (meta(layers, *shape) for shape in of_layer)
+    numbers = Layers(a, a, d, norm, gate, norm.mT.contiguous(), norm, *(meta(layers, *shape) for shape in of_ff))
+    op.layers_step(meta(batch, channels), meta(layers, batch, 2, channels, modes), numbers, meta(batch, channels), 1e-5)
+
+
+def draw(op, batch, channels, codes, top_p):
+    y, readout = meta(batch, channels), Readout(meta(channels, codes), meta(codes), meta(2, channels))
+    op.draw(y, readout, meta(batch), meta(codes, channels), y, meta(batch, dtype=torch.int64), 0.9, top_p, y, 1e-5)
+
+
+def rowwise(op, channels, dtype=torch.float32):
+    u, y, bias, wide = meta(2, 300, channels), meta(2, 300, channels, dtype=dtype), meta(channels), meta(2 * channels)
+    x = meta(2, 300, 2 * channels, dtype=dtype)
+    op.norm._init_fn(u, y, bias, bias, bias, 1e-5)
+    op.norm_backward._init_fn(u, u, u, bias, 1e-5)
+    op.norm_backward._init_fn(u, None, u, bias, 1e-5)
+    op.activate._init_fn(x, wide, True)
+    op.activate._init_fn(x, wide, False)
+    op.activate_backward._init_fn(x, wide, y, True)
+    op.activate_backward._init_fn(y, bias, y, False)
+    op.add_bias._init_fn(u, y, bias)
+    op.sum_of_steps._init_fn(u)
+
+
 CASES = [
     (ssd, torch.bfloat16, 64, 1, 128),
     (ssd, torch.float32, 5, 2, 7),
@@ -169,6 +199,13 @@ CASES = [
     (decay_scan, 1, 1, 1),
     (ssd, torch.float32, 1, 1, 1, 1, 1, 1),
     (causal_conv1d, torch.float32, True, False, 1, 1, 1),
+    (layers_step, 128, 8, 64, 32, 128),
+    (layers_step, 1, 8, 256, 32, 512),
+    (layers_step, 1, 1, 5, 1, 5),
+    (rowwise, 64),
+    (rowwise, 5, torch.bfloat16),
+    (draw, 128, 64, 256, 0.9),
+    (draw, 1, 256, 256, 1.0),
 ]
 
 

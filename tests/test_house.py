@@ -25,7 +25,7 @@ FOLDERS = {
 }
 
 # What the extras bring (import names) and an edge device has not; scipy comes in through librosa.
-EXTRAS = ["espeakng_loader", "lightning", "librosa", "matplotlib", "onnx", "onnxscript", "pytorch_lightning"]
+EXTRAS = ["espeakng_loader", "lightning", "librosa", "matplotlib", "numba", "onnx", "onnxscript", "pytorch_lightning"]
 EXTRAS += ["safetensors", "scipy", "soxr", "tensorboard", "torch", "torchaudio", "torchmetrics", "triton"]
 
 REFUSE = """

@@ -19,7 +19,7 @@ from audiossm.streaming.metadata import DetectorSettings
 from audiossm.tasks import KeywordConfig, KeywordModel
 
 from .law import check_law
-from .mixer_checks import run_as_file
+from .mixer_checks import FRAMES, run_as_file
 
 WIDTH = 4
 MAKERS = {
@@ -172,7 +172,7 @@ def test_the_law(pattern):
 @torch.no_grad()
 def test_the_exported_frame_is_the_stack(pattern):
     torch.manual_seed(0)
-    built, (u, before) = stack(pattern, experts=3), torch.randn(2, 2, 512, WIDTH)
+    built, (u, before) = stack(pattern, experts=3), torch.randn(2, 2, 4 * FRAMES, WIDTH)
     _, state = built(before)
     want, last = built.eval()(u, state)
     got, state, _ = run_as_file(built, u, state, 4)

@@ -12,7 +12,7 @@ from audiossm.mixers import S4D, Attention, Bidirectional, Mixer
 from audiossm.mixers.attention import rotate
 
 from .law import check_law
-from .mixer_checks import run_as_file
+from .mixer_checks import FRAMES, run_as_file
 
 
 def error(found, expected):
@@ -138,7 +138,7 @@ def test_scores_take_memory_by_length_times_window():
 @torch.no_grad()
 def test_the_exported_frame_is_the_module(heads, groups, frame):
     torch.manual_seed(0)
-    module, u = Attention(16, heads, groups, window=13).eval(), torch.randn(2, 512, 16)
+    module, u = Attention(16, heads, groups, window=13).eval(), torch.randn(2, FRAMES * frame, 16)
     _, state = module(torch.randn(2, 10, 16))  # two of the twelve places before are still empty
     want, last = module(u, state)
     got, state, _ = run_as_file(module, u, state, frame)

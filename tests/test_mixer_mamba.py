@@ -11,7 +11,7 @@ from audiossm.mixers import Mamba, Mamba2, Mamba3, mamba, mamba2, mamba3
 from audiossm.mixers.mamba2 import head_channels
 
 from .law import check_law
-from .mixer_checks import run_as_file
+from .mixer_checks import FRAMES, run_as_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -197,7 +197,7 @@ def mamba3_by_hand(module, u, state):
                 h[k, channel] = decay * (h[k, channel] + (1 - mix[k]) * dt[k] * past) + mix[k] * dt[k] * now
                 y[k, channel] = (c[k] * h[k, channel]).real.sum() + p["d"][k] * x[k, channel]
         b_before, x_before = b, x
-        out.append(p["outward.weight"] @ (y.ravel() * silu(z)))
+        out.append(p["outward.weight"] @ (normed(y.ravel(), p["norm"]) * silu(z)))
     return np.array(out), np.concatenate((h.real, h.imag), axis=-1)
 
 
@@ -413,7 +413,7 @@ def drive(module, x, dt, rates, b):
 )
 def test_the_exported_file_is_the_module(name, steps, nodes):
     module = build(name, torch.float32)
-    u, start = noise(module, 3, 512 // steps * steps), random_state(module, 3)
+    u, start = noise(module, 3, FRAMES * steps), random_state(module, 3)
     found, state, graph = run_as_file(module, u, start, steps)
     assert len(graph.node) <= nodes
     with torch.no_grad():

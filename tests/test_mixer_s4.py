@@ -13,7 +13,7 @@ from audiossm.mixers.lssl import LSSL
 from audiossm.mixers.s4 import BLOCK, FEW, S4, cauchy_lags
 
 from .law import check_law
-from .mixer_checks import run_as_file
+from .mixer_checks import FRAMES, run_as_file
 
 CHUNK = 2**LEVELS
 
@@ -189,24 +189,13 @@ def test_no_parameters_make_it_unstable():
     assert torch.linalg.matrix_norm(step, 2).max() <= 1 + 1e-12
 
 
-@pytest.mark.parametrize("kind", ("noise", "full scale", "silence"))
-def test_an_hour_of_frames_leaves_the_state_bounded(kind):
-    torch.manual_seed(0)
-    module, steps = S4(2, 16), 50 * 3600
-    u = {"noise": torch.randn(1, steps, 2), "full scale": torch.ones(1, steps, 2), "silence": torch.zeros(1, steps, 2)}
-    with torch.no_grad():
-        y, state = in_steps(module, u[kind], {"x": torch.ones(1, 2, 8, 2)}, size=steps // 10)
-    assert y.isfinite().all() and state["x"].abs().max() < 100
-    assert kind != "silence" or state["x"].abs().max() < 1e-20
-
-
 # Export
 
 
 @pytest.mark.parametrize("frame", (1, 4, 2 * BLOCK + 3))
 def test_the_exported_frame_is_the_module(frame):
     module = shaken(5, 12).float().eval()
-    u, first = torch.randn(2, 2048 * frame, 5), torch.randn(2, 5, 6, 2)
+    u, first = torch.randn(2, FRAMES * frame, 5), torch.randn(2, 5, 6, 2)
     y, last, graph = run_as_file(module, u, {"x": first}, frame)
     floats = sum(np.prod(part.dims) for part in graph.initializer if part.data_type == onnx.TensorProto.FLOAT)
     counted = 5 * (4 * frame * 12 + 2 * 12 + 2 * frame**2)  # as the docstring does

@@ -13,6 +13,8 @@ from audiossm.mixers import S4D, Filterbank, Mixer
 from audiossm.mixers.discretise import METHODS
 from audiossm.mixers.hippo import EIGENVALUES, s4d_inv, s4d_legs, s4d_lin
 
+from .mixer_checks import check_file
+
 MODES = np.array([-0.5 + 0j, -0.5 + 3.14j, -2.0 + 40.0j, -0.001 + 0.7j])
 STEPS = (1e-6, 0.01, 0.3)
 
@@ -195,6 +197,12 @@ def test_d_state_counts_real_dimensions():
 def test_steps_start_within_their_range(low, high):
     dt = S4D(500, 2, dt_min=low, dt_max=high).log_dt.exp()
     assert low * 0.999 <= dt.min() < low * 1.1 and high / 1.1 < dt.max() <= high * 1.001
+
+
+@pytest.mark.parametrize("length", (1, 4))
+def test_file(length):
+    torch.manual_seed(0)
+    check_file(S4D(7, 12), 7, length)
 
 
 # All mixers

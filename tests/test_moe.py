@@ -11,7 +11,7 @@ from audiossm.backbones import BranchPair, GatedMLP, MixtureOfExperts, Stack, ro
 from audiossm.mixers import S4D
 
 from .law import check_law
-from .mixer_checks import run_as_file
+from .mixer_checks import FRAMES, run_as_file
 
 
 def error(found, expected):
@@ -179,7 +179,7 @@ def test_steps_are_independent_and_have_no_rate(module):
 def test_the_exported_experts_are_the_module(top):
     torch.manual_seed(0)
     module = BranchPair(S4D(8, 4), MixtureOfExperts(8, 4, top), 8).eval()
-    u, before = torch.randn(2, 2, 512, 8)
+    u, before = torch.randn(2, 2, 4 * FRAMES, 8)
     _, state = module(before)
     want, last = module(u, state)
     got, state, _ = run_as_file(module, u, state, 4)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from audiossm.backbones import SaShiMi, UpPool
+from audiossm.backbones.sashimi_step import SaShiMiStep
 
 from .law import check_law
 
@@ -151,3 +152,48 @@ def test_up_pool_speaks_of_the_group_after():
     torch.testing.assert_close(rows[:, 8:12], pool.linear(u[:, 1]).view(2, 4, 2))
     assert torch.equal(state["group"], rows[:, 20:])
     assert pool(u[:, :0], state)[0].shape == (2, 4, 2)
+
+
+# One sample at a time, in place
+
+
+def step_by_step(model, u, state, rate=None):
+    step, out = SaShiMiStep(model, state, rate), []
+    for n in range(u.shape[1]):
+        assert step.phase == (model.phase(state) + n) % step.period
+        step.slot().copy_(u[:, n])
+        out.append(model.norm(step()))
+    return torch.stack(out, dim=1)
+
+
+@pytest.mark.parametrize("heard", (0, 1, 7, 16, 30))
+@pytest.mark.parametrize(
+    "sizes",
+    (
+        {"pool": (4, 4)},
+        {"pool": (2, 3), "mixers": ("s4d", "s4d", "mamba"), "native_rate": None, "d_state": 4},
+        {"pool": (3,), "mixers": ("s4", "s4d"), "layers": 1},
+        {"pool": (), "ff": 1},
+        {"pool": (4,), "ff": 0},
+    ),
+)
+@torch.no_grad()
+def test_steps_in_place_are_the_parallel_form(sizes, heard):
+    model = small(**{"layers": 2} | sizes).double().eval()
+    u = torch.randn(2, heard + 37, 4, dtype=torch.float64)
+    _, state = model(u[:, :heard])
+    torch.testing.assert_close(step_by_step(model, u[:, heard:], state), model(u)[0][:, heard:])
+
+
+@torch.no_grad()
+def test_steps_in_place_at_another_rate():
+    model = small(native_rate=16000, layers=2).double().eval()
+    u = torch.randn(1, 20, 4, dtype=torch.float64)
+    found = step_by_step(model, u, model.initial_state(1), 22050)
+    torch.testing.assert_close(found, model(u, rate=22050)[0])
+
+
+def test_the_u_net_form_has_no_step_in_place():
+    model = small(unet=True)
+    with pytest.raises(ValueError, match="U-Net"):
+        SaShiMiStep(model, model.initial_state(1))

@@ -20,13 +20,22 @@ from torch.nn import functional as F
 
 from audiossm.backbones.downpool import DownPool
 from audiossm.backbones.hybrid import read_pattern
-from audiossm.backbones.stack import Stack, layers_of
+from audiossm.backbones.stack import Stack
 from audiossm.backbones.uppool import UpPool
+from audiossm.kernels import add_bias, add_norm, bias_gelu, bias_glu, norm
 from audiossm.mixers.base import Mixer, State, part, whole
 from audiossm.mixers.bidirectional import Bidirectional
 from audiossm.mixers.catalog import build_mixer
 
 CHANNELS_APART = ("lssl", "s4", "s4d")  # mixers whose channels never meet: a gated linear layer follows them
+
+
+Late = tuple[Tensor, Tensor]  # a sequence and a bias (H,) that are still to be added
+
+
+def joined(u: Tensor, late: Late | None) -> Tensor:
+    """Return u with what is still to be added to it."""
+    return u if late is None else add_bias(u, *late)
 
 
 class SaShiMiLayer(Mixer):
@@ -58,13 +67,30 @@ class SaShiMiLayer(Mixer):
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, H) to (B, L, H)."""
-        y, state = self.mixer(self.norm(u), state, rate=rate)
+        u, late, state = self.chained(u, None, state, rate)
+        return joined(u, late), state
+
+    def chained(
+        self, u: Tensor, late: Late | None, state: State | None = None, rate: int | None = None
+    ) -> tuple[Tensor, Late | None, State]:
+        """Do as `forward` does, but the last sum of the layer before, and of this one, is left to the layer after.
+
+        There it is one with the norm, forward and backward, so that training reads and writes a sequence less.
+        """
+        if late is None:
+            v = norm(u, self.norm.weight, self.norm.bias)
+        else:
+            u, v = add_norm(u, *late, self.norm.weight, self.norm.bias)
+        y, state = self.mixer(v, state, rate=rate)
         if self.gate is not None:
-            y = F.glu(self.gate(F.gelu(y)), dim=-1)
-        u = u + self.drop(y)
-        if self.ff_norm is not None and self.ff_in is not None and self.ff_out is not None:
-            u = u + self.drop(self.ff_out(F.gelu(self.ff_in(self.ff_norm(u)))))
-        return u, state
+            y = bias_glu(F.linear(F.gelu(y), self.gate.weight), self.gate.bias)
+        if self.ff_norm is None or self.ff_in is None or self.ff_out is None:
+            return u + self.drop(y), None, state
+        u, v = add_norm(u, self.drop(y), None, self.ff_norm.weight, self.ff_norm.bias)
+        inner = bias_gelu(F.linear(v, self.ff_in.weight), self.ff_in.bias)
+        if self.training and self.dropout.p:
+            return u + self.drop(self.ff_out(inner)), None, state
+        return u, (F.linear(inner, self.ff_out.weight), self.ff_out.bias), state
 
     def drop(self, y: Tensor) -> Tensor:
         """Leave out channels of y (B, L, H), each over all of time."""
@@ -148,7 +174,7 @@ class SaShiMi(Mixer):
             )
         self.pool, self.native_rate = tuple(pool), native_rate
         self.periods = tuple(accumulate(pool, mul, initial=1))  # samples a step of each tier
-        widths = [d_model * expand**k for k in range(len(patterns))]
+        self.widths = widths = tuple(d_model * expand**k for k in range(len(patterns)))
 
         def stack(k: int) -> Stack:
             slower = None if native_rate is None else native_rate / self.periods[k]
@@ -215,14 +241,15 @@ class SaShiMi(Mixer):
             y, new[name] = module(u, None if state is None else part(state, name), **rate)
             return y
 
-        def layers(name: str, k: int, stack: Stack) -> list[Any]:
+        def layers(name: str, k: int) -> list[Any]:
+            stack = self.get_submodule(f"{name}.{k}")
             at = None if rate is None else rate / self.periods[k]
-            return [(f"{name}.{k}.{i}", layer, at) for i, layer in enumerate(layers_of(stack))]
+            return [(f"{name}.{k}.{i}", layer, at) for i, layer in enumerate(stack.layers)]  # type: ignore[arg-type]
 
         skips: list[Tensor] = []
         for k in range(len(self.pool)):
             if self.descents:
-                for name, layer, at in layers("descents", k, self.descents[k]):
+                for name, layer, at in layers("descents", k):
                     skips.append(u)
                     u = run(name, layer, u, rate=at)
             skips.append(u)
@@ -232,14 +259,14 @@ class SaShiMi(Mixer):
                 fast = skips.pop()
                 phase = 0 if state is None else int(state[f"down.{k}.count"])
                 u = run(f"up.{k}", self.up[k], u)[:, phase : phase + fast.shape[1]] + fast
-            outer = u
-            for name, layer, at in layers("tiers", k, self.tiers[k]):
-                u = run(name, layer, u, rate=at)
-                if self.descents and k < len(self.pool):
-                    u = u + skips.pop()
-            if not self.descents or k == len(self.pool):
-                u = u + outer
-        return self.norm(u), whole(new)
+            mirrored = self.descents and k < len(self.pool)
+            outer, late = u, None
+            for name, layer, at in layers("tiers", k):
+                u, late, new[name] = layer.chained(u, late, None if state is None else part(state, name), at)
+                if mirrored:
+                    u, late = joined(u, late) + skips.pop(), None
+            u = joined(u, late) if mirrored else joined(u, late) + outer
+        return norm(u, self.norm.weight, self.norm.bias), whole(new)
 
     def costs(self) -> list[TierCost]:
         """Return what each tier costs, its stacks and the pools that end in it.

@@ -31,19 +31,25 @@ def export(
 ) -> None:
     """Write one ONNX file that hears every sampling rate, verified frame by frame against the module.
 
-    A model on the raw waveform (recipe paper-s4d) becomes a file for one rate.
+    A model on the raw waveform (recipe paper-s4d) becomes a file for one rate. One that generates becomes a file for
+    each of its tiers, gen.onnx, gen.tier1.onnx ..., which stay together.
 
     Example: audiossm export runs/kw --out kw.onnx
     """
-    from audiossm.export import export_keywords, write_golden
+    from audiossm.export import export_generation, export_keywords, write_golden
+    from audiossm.tasks.checkpoint import task_of
 
-    done = export_keywords(run, out, rate, data_terms)
+    generates = task_of(run) == "generation"
+    if generates and (rate is not None or golden is not None):
+        raise typer.BadParameter(f"{run} generates audio: leave out --rate and --golden, which are for keywords")
+    done = export_generation(run, out, data_terms) if generates else export_keywords(run, out, rate, data_terms)
     if golden is not None:
         write_golden(out, golden)
+    attempt = f"audiossm generate {out} out.wav" if generates else f"audiossm listen {out}"
     if as_json:
         typer.echo(json.dumps(asdict(done) | {"path": str(done.path)}))
     else:
         typer.echo(
             f"{done.path}: {done.bytes / 1e6:.1f} MB, {done.nodes} nodes, equal to the module to {done.error:.0e}; "
-            f"try: audiossm listen {done.path}"
+            f"try: {attempt}"
         )

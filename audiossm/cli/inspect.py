@@ -21,9 +21,9 @@ def inspect(
     from rich.table import Table
     from rich.text import Text
 
-    from audiossm.streaming import load
+    from audiossm.streaming import load, load_generator, task_of
 
-    facts = load(model).metadata.summary()
+    facts = load_generator(model).facts.summary() if task_of(model) == "generation" else load(model).metadata.summary()
     if as_json:
         print(json.dumps(facts))
         return

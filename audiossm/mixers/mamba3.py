@@ -3,10 +3,11 @@
     z, x, B, C, δ, A, λ, θ = W_in u              all from the input, at once                   (section 3.4, figure 2)
     B, C = norm(B) + b_B, norm(C) + b_C          RMSNorm over N, then a bias a head            (section 3.4)
     h_t = α_t R_t (h_{t-1} + (1 - λ_t) δ_t B_{t-1} x_{t-1}) + λ_t δ_t B_t x_t                  (proposition 4, B.3)
-    y = W_out ((C_t h_t + D x_t) silu(z_t))
+    y = W_out (norm(C_t h_t + D x_t) silu(z_t))
 
 with α_t = exp(δ_t A_t) and R_t the rotation of the pair (i, i + N/2) by δ_t θ_t[i]: a complex state, written in reals.
-The single-input form; the paper's multi-input form (section 3.3) is left out.
+The single-input form; the paper's multi-input form (section 3.3) is left out. The norm before the gate is what the
+paper adds in hybrid models. Here all need it: B and C begin near one, so that y grows with N.
 
 One call of Mamba-2's kernel computes it. With R̄_t = R_t ... R_1 and what is turned back written B̄ = R̄ᵀ B, the sum
 g_t = R̄_tᵀ h_t + (1 - λ_{t+1}) δ_{t+1} B̄_t x_t follows
@@ -76,6 +77,7 @@ class Mamba3(Mixer):
         self.b_norm, self.c_norm = (nn.Parameter(torch.ones(d_state)) for _ in range(2))
         self.b_bias, self.c_bias = (nn.Parameter(torch.ones(heads, d_state)) for _ in range(2))
         self.d = nn.Parameter(torch.ones(heads))
+        self.norm = nn.Parameter(torch.ones(inner))
         self.outward = nn.Linear(inner, d_model, bias=False)
 
     def initial_state(self, batch: int) -> State:
@@ -109,8 +111,9 @@ class Mamba3(Mixer):
         weighted = x * ((now + later) / decay).unsqueeze(-1)
         y, g = ssd(weighted, decay, -torch.ones_like(self.d), back_b, back_c, initial_state=g)
         y = y + (self.d - later * (b * c).sum(-1)).unsqueeze(-1) * x
+        y = F.rms_norm(y.flatten(-2), self.norm.shape, self.norm, eps=1e-5)
         h = turned(g, angle[:, -1].unsqueeze(2))
-        return self.outward(y.flatten(-2) * F.silu(z)), {"x": h, "b": b[:, -1], "u": x[:, -1]}
+        return self.outward(y * F.silu(z)), {"x": h, "b": b[:, -1], "u": x[:, -1]}
 
 
 def turns(angle: Tensor) -> Tensor:

@@ -15,11 +15,13 @@ from audiossm.streaming.bench import measure
 from audiossm.streaming.constants import with_constants
 from audiossm.streaming.detector import Detector
 from audiossm.streaming.devices import Device, find_device, input_devices
+from audiossm.streaming.files import released_models, task_of
+from audiossm.streaming.generation import Generator, Sampler, load_generator
 from audiossm.streaming.level import Level
 from audiossm.streaming.listener import Back, Listener, Lost, News
 from audiossm.streaming.metadata import Filterbank, Metadata
 from audiossm.streaming.microphone import DeviceLost, Microphone
-from audiossm.streaming.model import Model, load, released_models
+from audiossm.streaming.model import Model, load
 from audiossm.streaming.stream import Event, KeywordStream
 from audiossm.streaming.taps import FrameClock, rate_constants, taps, windows
 
@@ -32,6 +34,7 @@ __all__ = [
     "Event",
     "Filterbank",
     "FrameClock",
+    "Generator",
     "KeywordStream",
     "Level",
     "Listener",
@@ -40,13 +43,16 @@ __all__ = [
     "Microphone",
     "Model",
     "News",
+    "Sampler",
     "find_device",
     "input_devices",
     "load",
+    "load_generator",
     "measure",
     "rate_constants",
     "released_models",
     "taps",
+    "task_of",
     "windows",
     "with_constants",
 ]

@@ -33,9 +33,9 @@ def measure(model: Model, rate: int | None = None, seconds: float = 10.0) -> dic
     took = np.full((ROUNDS, frames), 0.0)  # written, so that none of its memory is new later
     for chunk in chunks:  # the first calls allocate
         stream.push(chunk)
-    begun = _resident()
+    begun = resident()
     factors = [_round(stream.push, chunks, times, step / stream.rate) for times in took]
-    ended = _resident()
+    ended = resident()
     p50, p99 = np.median(np.percentile(took * 1e6, (50, 99), axis=1), axis=1)
     return {
         "real_time_factor": float(np.median(factors)),
@@ -61,7 +61,7 @@ def _round(push: Any, chunks: list[np.ndarray], took: np.ndarray, frame: float) 
     return (time.process_time() - cpu) / (len(took) * frame)
 
 
-def _resident() -> float | None:
+def resident() -> float | None:
     """Memory of this process in MiB: what it holds now on Linux, the most it ever held on macOS."""
     if sys.platform == "linux":
         with open("/proc/self/statm") as file:

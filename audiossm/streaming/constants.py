@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 GRAPH, INITIALIZER, NAME = 7, 5, 8
+DIMS, DATA_TYPE, RAW_DATA = 1, 2, 9
 METADATA, ENTRY_KEY, ENTRY_VALUE = 14, 1, 2
 BYTES = 2  # the kind of a field that has a length
 TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}
@@ -39,6 +40,31 @@ def with_constants(model: bytes, constants: Mapping[str, np.ndarray]) -> bytes:
     if missing:
         raise ValueError(f"its graph lacks the constant {', '.join(missing)}; export the model again")
     return result
+
+
+def read_constants(model: bytes) -> dict[str, np.ndarray]:
+    """Return a model's float32 initializers that are stored as raw bytes, by name."""
+    graphs = (payload for kind, _, payload in fields(model) if kind == GRAPH)
+    tensors = (part for graph in graphs for kind, _, part in fields(graph) if kind == INITIALIZER)
+    return {text_of(tensor, NAME): array for tensor in tensors if (array := array_of(tensor)) is not None}
+
+
+def array_of(tensor: memoryview) -> np.ndarray | None:
+    """Return a TensorProto's numbers, None where they are not raw float32."""
+    shape, kind, raw = [], None, None
+    for number, whole, payload in fields(tensor):
+        if number == DIMS:  # one number each, or all of them packed into one field
+            data, at = (payload, 0) if len(payload) else (whole, 1)
+            while at < len(data):
+                size, at = varint(data, at)
+                shape.append(size)
+        elif number == DATA_TYPE:
+            kind = varint(whole, 1)[0]
+        elif number == RAW_DATA:
+            raw = payload
+    if raw is None or kind != TYPES[np.dtype(np.float32)]:
+        return None
+    return np.frombuffer(raw, "<f4").reshape(shape)
 
 
 def constant_names(model: bytes) -> set[str]:
@@ -111,7 +137,7 @@ def text_of(part: memoryview, field: int) -> str:
 
 def tensor_proto(name: str, array: np.ndarray) -> bytes:
     """Write an array as a TensorProto."""
-    dims = b"".join(number(1 << 3) + number(size) for size in array.shape)
-    kind = number(2 << 3) + number(TYPES[array.dtype])
+    dims = b"".join(number(DIMS << 3) + number(size) for size in array.shape)
+    kind = number(DATA_TYPE << 3) + number(TYPES[array.dtype])
     little = array.astype(array.dtype.newbyteorder("<"), order="C")
-    return dims + kind + message(NAME, name.encode()) + message(9, little.tobytes())
+    return dims + kind + message(NAME, name.encode()) + message(RAW_DATA, little.tobytes())

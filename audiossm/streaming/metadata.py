@@ -4,6 +4,8 @@
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import isfinite, prod
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 
 KEY = "audiossm"
 FORMAT = 2
-TASKS = ("keywords",)
+TASKS = {"keywords": "`audiossm listen` hears with it", "generation": "`audiossm generate` runs it"}
 
 
 @dataclass(frozen=True)
@@ -100,29 +102,9 @@ class Metadata:
     @classmethod
     def parse(cls, text: str) -> "Metadata":
         """Read the JSON text. A ValueError says in one line what this runtime cannot use."""
-        try:
-            raw = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"its metadata is no JSON ({error}); export the model again") from None
-        if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
-            raise ValueError("its metadata has no format number; export the model again")
-        if raw["format"] > FORMAT:
-            raise ValueError(
-                f"it is written in format {raw['format']} and this audiossm reads up to {FORMAT}: "
-                "pip install --upgrade audiossm"
-            )
-        if raw["format"] < FORMAT:
-            raise ValueError(
-                f"it is written in format {raw['format']}, which this audiossm no longer reads; export it again"
-            )
-        if raw.get("task") not in TASKS:
-            raise ValueError(f"its task {raw.get('task')!r} is unknown here (known: {', '.join(TASKS)})")
-        try:
+        raw = header(text, "keywords")
+        with unlacking():
             read = _typed(raw)
-        except KeyError as error:
-            raise ValueError(f"its metadata lacks {error}; export the model again") from None
-        except (TypeError, ValueError, IndexError) as error:
-            raise ValueError(f"its metadata is malformed ({error}); export the model again") from None
         read._check()
         return read
 
@@ -145,6 +127,41 @@ class Metadata:
         if any(wrong.values()):
             names = ", ".join(name for name, bad in wrong.items() if bad)
             raise ValueError(f"its metadata holds values that format {FORMAT} does not allow: {names}")
+
+
+def header(text: str, task: str) -> dict[str, Any]:
+    """Read the JSON text of a model for a task. A ValueError says in one line what this runtime cannot use."""
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"its metadata is no JSON ({error}); export the model again") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
+        raise ValueError("its metadata has no format number; export the model again")
+    if raw["format"] > FORMAT:
+        raise ValueError(
+            f"it is written in format {raw['format']} and this audiossm reads up to {FORMAT}: "
+            "pip install --upgrade audiossm"
+        )
+    if raw["format"] < FORMAT:
+        raise ValueError(
+            f"it is written in format {raw['format']}, which this audiossm no longer reads; export it again"
+        )
+    if raw.get("task") not in TASKS:
+        raise ValueError(f"its task {raw.get('task')!r} is unknown here (known: {', '.join(TASKS)})")
+    if raw["task"] != task:
+        raise ValueError(f"it is a model for {raw['task']}, not for {task}: {TASKS[raw['task']]}")
+    return raw
+
+
+@contextmanager
+def unlacking() -> Iterator[None]:
+    """Say in one line what metadata lacks, or what is wrong with it, where reading it fails."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"its metadata lacks {error}; export the model again") from None
+    except (TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"its metadata is malformed ({error}); export the model again") from None
 
 
 def _typed(raw: dict[str, Any]) -> Metadata:

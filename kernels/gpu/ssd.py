@@ -26,7 +26,6 @@ Glossary: B batch, L length, H heads, P channels a head, G groups, N state, Q ch
 is t or, turned, counts from the end; chunks are the same both ways, so a turned walk skips what the last chunk lacks.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -35,380 +34,35 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm.kernels.dispatch import INTERPRETED, on_device
+from audiossm.kernels.gpu.ssd_gradients import finish, pair_gradients, vector_gradients
+from audiossm.kernels.gpu.ssd_walks import decays, outputs, products, states
 
 # Chunk lengths of half and of float32 tensors, then what each kernel is launched with.
 CONFIGS: dict[str, dict[str, int]] = {
     "chunk": {"half": 128, "float": 64},
     "states": {"BP": 64, "BN": 64, "PROGRAMS": 256, "num_warps": 4, "num_stages": 3},
     "products": {"BN": 64, "num_warps": 8, "num_stages": 2},
-    "outputs": {"BP": 64, "BN": 128, "HEADS": 4, "num_warps": 8, "num_stages": 2},
-    "pair_gradients": {"BI": 64, "BP": 64, "BN": 64, "num_warps": 4, "num_stages": 2},
-    "vector_gradients": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 8, "num_stages": 2},
+    "outputs": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 4, "num_stages": 1, "maxnreg": 128},
+    "turned_outputs": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 4, "num_stages": 1, "maxnreg": 168},
+    "pair_gradients": {"BI": 64, "BP": 64, "BN": 64, "num_warps": 4, "num_stages": 3},
+    "vector_gradients": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 4, "num_stages": 3},
 }
+SHARED = 150_000  # bytes a program may load ahead
 
 
 def candidates() -> dict[str, list[dict[str, int]]]:
     """Return what `python -m audiossm.kernels.bench ssd --tune` times."""
     warps = [{"num_warps": w, "num_stages": s} for w in (4, 8) for s in (1, 2, 3)]
+    read_out = [{"BI": i, "num_warps": i // 16, "maxnreg": most} for i in (32, 64, 128) for most in (128, 168, 255)]
     return {
         "chunk": [{"half": 128, "float": 64}, {"half": 64, "float": 64}, {"half": 128, "float": 128}],
         "states": [{"BN": n, **w} for n in (64, 128) for w in warps] + [{"PROGRAMS": n} for n in (512, 1024)],
         "products": warps,
-        "outputs": [
-            *({"HEADS": h, "num_warps": 8, "num_stages": s} for h in (1, 2, 4, 8) for s in (1, 2, 3)),
-            *({"HEADS": h, "num_warps": 8, "num_stages": 2, "maxnreg": 128} for h in (1, 2)),
-            *({"HEADS": h, "num_warps": 16, "num_stages": s} for h in (1, 4) for s in (1, 2)),
-        ],
+        "outputs": read_out,
+        "turned_outputs": read_out,
         "pair_gradients": [*warps, *({"num_warps": 4, "num_stages": s, "maxnreg": 168} for s in (1, 2))],
-        "vector_gradients": [{"BI": 64, "BN": n, **w} for n in (64, 128) for w in warps],
+        "vector_gradients": [{"BI": i, "BN": n, **w} for i in (64, 128) for n in (64, 128) for w in warps],
     }
-
-
-@triton.jit
-def decays(
-    dt,
-    A,
-    weight,
-    cum,
-    tail,
-    total,
-    length,
-    skip,
-    chunks,
-    heads,
-    dt_b,
-    dt_l,
-    dt_h,
-    Q: tl.constexpr,
-    TURNED: tl.constexpr,
-):
-    """Write dt, c, c_Q - c, each (B, H, K, Q), and c_Q (B, H, K), float32; outside the sequence nothing decays.
-
-    Sums from either end, as the difference of two long ones would lose the short ones that matter.
-    """
-    row, chunk, head = tl.program_id(1).to(tl.int64), tl.program_id(0) // heads, tl.program_id(0) % heads
-    q = tl.arange(0, Q)
-    s = chunk * Q + q
-    inside = (s >= skip) & (s < skip + length)
-    step = tl.load(dt + row * dt_b + head * dt_h + (s - skip).to(tl.int64) * dt_l, inside, 0.0).to(tl.float32)
-    a = step * tl.load(A + head)
-    before, after = tl.cumsum(a, 0), tl.cumsum(a, 0, reverse=True)
-    if TURNED:  # the decay of a step itself lies on its other side
-        before -= a
-    else:
-        after -= a
-    at = (row * heads + head) * chunks + chunk
-    tl.store(weight + at * Q + q, step)
-    tl.store(cum + at * Q + q, before)
-    tl.store(tail + at * Q + q, after)
-    tl.store(total + at, tl.sum(a, 0))
-
-
-@triton.jit
-def products(
-    r, w, out, length, skip, chunks, groups, r_b, r_l, r_g, w_b, w_l, w_g,
-    N: tl.constexpr, Q: tl.constexpr, BN: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Write r_i · w_j of each chunk and group, (B, K, G, Q, Q)."""
-    row, chunk, group = tl.program_id(1).to(tl.int64), tl.program_id(0) // groups, tl.program_id(0) % groups
-    q, n = tl.arange(0, Q), tl.arange(0, BN)
-    s = chunk * Q + q
-    inside = (s >= skip) & (s < skip + length)
-    from_start = (chunk * Q - skip).to(tl.int64)
-    r += row * r_b + group * r_g + from_start * r_l
-    w += row * w_b + group * w_g + from_start * w_l
-    acc = tl.zeros((Q, Q), tl.float32)
-    for first in tl.static_range(0, N, BN):
-        some = first + n < N
-        reads = tl.load(r + q[:, None] * r_l + first + n[None, :], inside[:, None] & some[None, :], 0.0)
-        writes = tl.load(w + q[None, :] * w_l + first + n[:, None], inside[None, :] & some[:, None], 0.0)
-        acc = tl.dot(reads.to(DOT), writes.to(DOT), acc, input_precision=PRECISION)
-    out += ((row * chunks + chunk) * groups + group) * Q * Q
-    tl.store(out + q[:, None] * Q + q[None, :], acc)
-
-
-@triton.jit
-def states(
-    v, w, weight, tail, total, first, ends, out, final, other, energy,
-    length, skip, chunks, heads, share, span, v_b, v_l, v_h, w_b, w_l, w_g,
-    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, WEIGHTED: tl.constexpr,
-    ENDS: tl.constexpr, ENERGY: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Walk the state through a span of chunks and write it as it is at the start of each, (B, K, H, P, N).
-
-    Many spans make work for a whole GPU: then a run with ENDS walks each from a zero state and writes only its end,
-    (B, S, H, P, N), and the second run sums up those before its own span.
-    """
-    row, rest = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    blocks_n, blocks_p = tl.cdiv(N, BN), tl.cdiv(P, BP)
-    block_n, rest = rest % blocks_n, rest // blocks_n
-    block_p, rest = rest % blocks_p, rest // blocks_p
-    head, part = rest % heads, rest // heads
-    p, n, q = block_p * BP + tl.arange(0, BP), block_n * BN + tl.arange(0, BN), tl.arange(0, Q)
-    tile = p[:, None] * N + n[None, :]
-    held = (p[:, None] < P) & (n[None, :] < N)
-    size = P * N
-    begin = part * span
-    total += (row * heads + head) * chunks
-    if ENDS:
-        state = tl.zeros((BP, BN), tl.float32)
-    else:
-        state = tl.load(first + (row * heads + head) * size + tile, held, 0.0)
-        for earlier in range(part):
-            between = 0.0
-            for chunk in range(earlier * span, earlier * span + span):
-                between += tl.load(total + chunk)
-            end = tl.load(ends + ((row * tl.cdiv(chunks, span) + earlier) * heads + head) * size + tile, held, 0.0)
-            state = state * tl.exp(between) + end
-    s = begin * Q + q
-    from_start = (begin * Q - skip).to(tl.int64)
-    v += row * v_b + head * v_h + from_start * v_l + p[:, None] + q[None, :] * v_l
-    w += row * w_b + (head // share) * w_g + from_start * w_l + n[None, :] + q[:, None] * w_l
-    steps = (row * heads + head) * chunks * Q + s
-    at = (row * chunks + begin) * heads + head  # in units of a state
-    for chunk in range(begin, min(begin + span, chunks)):
-        inside = (s >= skip) & (s < skip + length)
-        if not ENDS:
-            tl.store(out + at * size + tile, state, held)
-        decay = tl.load(total + chunk)
-        if ENERGY:  # <G, H> of the same chunk, which a turned walk counts from the end
-            mirrored = (row * chunks + chunks - 1 - chunk) * heads + head
-            there = tl.load(other + mirrored * size + tile, held, 0.0).to(tl.float32)
-            where = ((block_n * blocks_p + block_p) * tl.num_programs(1) + row) * heads + head
-            tl.store(energy + where * chunks + chunk, tl.exp(decay) * tl.sum(tl.sum(state * there, 1), 0))
-        enter = tl.exp(tl.load(tail + steps))
-        if WEIGHTED:
-            enter *= tl.load(weight + steps)
-        values = tl.load(v, inside[None, :] & (p[:, None] < P), 0.0).to(tl.float32) * enter[None, :]
-        writes = tl.load(w, inside[:, None] & (n[None, :] < N), 0.0)
-        state = tl.dot(values.to(DOT), writes.to(DOT), state * tl.exp(decay), input_precision=PRECISION)
-        s += Q
-        steps += Q
-        at += heads
-        v += Q * v_l
-        w += Q * w_l
-    if ENDS:
-        tl.store(ends + ((row * tl.cdiv(chunks, span) + part) * heads + head) * size + tile, state, held)
-    elif begin + span >= chunks:
-        tl.store(final + (row * heads + head) * size + tile, state, held)
-
-
-@triton.jit
-def outputs(
-    v, r, pairs, start, weight, cum, D, y, x, direct, D_part,
-    length, skip, chunks, heads, share, v_b, v_l, v_h, r_b, r_l, r_g, y_b, y_l, y_h, x_b, x_l, x_h,
-    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr, HEADS: tl.constexpr,
-    SKIP: tl.constexpr, TURNED: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Write y of a chunk and HEADS heads of a group, which share what is read with and the products.
-
-    Turned, y is the gradient of x, and parts of those of dt (x · dv) and of D are written too.
-    """
-    row, rest = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    blocks_p, sets, groups = tl.cdiv(P, BP), heads // HEADS, heads // share
-    block_p, rest = rest % blocks_p, rest // blocks_p
-    head, chunk = rest % sets * HEADS, rest // sets
-    group = head // share
-    p, n, q = block_p * BP + tl.arange(0, BP), tl.arange(0, BN), tl.arange(0, Q)
-    inside = (chunk * Q + q >= skip) & (chunk * Q + q < skip + length)
-    held = inside[:, None] & (p[None, :] < P)
-    from_start = (chunk * Q - skip).to(tl.int64)
-    r += row * r_b + group * r_g + from_start * r_l
-    reads = ()
-    for first in tl.static_range(0, N, BN):
-        tile = tl.load(r + q[:, None] * r_l + first + n[None, :], inside[:, None] & (first + n[None, :] < N), 0.0)
-        reads = reads + (tile.to(DOT),)  # type: ignore  # noqa: RUF005
-    pairs += ((row * chunks + chunk) * groups + group) * Q * Q
-    shared = tl.load(pairs + q[:, None] * Q + q[None, :])
-    from_v = v + row * v_b + head * v_h + from_start * v_l + q[:, None] * v_l + p[None, :]
-    from_x = x + row * x_b + head * x_h + from_start * x_l + q[:, None] * x_l + p[None, :]
-    to_y = y + row * y_b + head * y_h + from_start * y_l + q[:, None] * y_l + p[None, :]
-    start += ((row * chunks + chunk) * heads + head) * P * N
-    at = (row * heads + head) * chunks + chunk
-    part = block_p * tl.num_programs(1).to(tl.int64) * heads * chunks + at
-    for _ in range(HEADS):
-        acc = tl.zeros((Q, BP), tl.float32)
-        for first in tl.static_range(0, N, BN):
-            some = (first + n[:, None] < N) & (p[None, :] < P)
-            state = tl.load(start + p[None, :] * N + first + n[:, None], some, 0.0)
-            acc = tl.dot(reads[first // BN], state.to(DOT), acc, input_precision=PRECISION)
-        c, step = tl.load(cum + at * Q + q), tl.load(weight + at * Q + q)
-        acc *= tl.exp(c)[:, None]
-        between = tl.where(q[:, None] >= q[None, :], tl.exp(c[:, None] - c[None, :]), 0.0) * shared.to(tl.float32)
-        if not TURNED:
-            between *= step[None, :]
-            if SKIP:
-                between += tl.where(q[:, None] == q[None, :], tl.load(D + head), 0.0)
-        values = tl.load(from_v, held, 0.0)
-        acc = tl.dot(between.to(DOT), values.to(DOT), acc, input_precision=PRECISION)
-        if TURNED:
-            inputs = tl.load(from_x, held, 0.0).to(tl.float32)
-            tl.store(direct + part * Q + q, tl.sum(acc * inputs, 1))
-            acc *= step[:, None]
-            if SKIP:
-                own = values.to(tl.float32)
-                tl.store(D_part + part, tl.sum(tl.sum(inputs * own, 1), 0))
-                acc += tl.load(D + head) * own
-        tl.store(to_y, acc, held)
-        head += 1
-        at += chunks
-        part += chunks
-        start += P * N
-        from_v += v_h
-        from_x += x_h
-        to_y += y_h
-
-
-@triton.jit
-def pair_gradients(
-    g, x, r, w, weight, cum, out, later, earlier,
-    length, chunks, heads, share, g_b, g_l, g_h, x_b, x_l, x_h, r_b, r_l, r_g, w_b, w_l, w_g,
-    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BI: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Write the gradient of C_i · B_j, summed over a group's heads, (B, K, G, Q, Q), a tile of BI x BI steps.
-
-    And what the log decays between j and i get from it, by head: sums over j, (tiles, B, H, K, Q), and over i.
-    """
-    row, rest = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    tiles, groups = Q // BI, heads // share
-    tile_j, rest = rest % tiles, rest // tiles
-    tile_i, rest = rest % tiles, rest // tiles
-    group, chunk = rest % groups, rest // groups
-    i, j = tile_i * BI + tl.arange(0, BI), tile_j * BI + tl.arange(0, BI)
-    n, p = tl.arange(0, BN), tl.arange(0, BP)
-    rows, columns = chunk * Q + i < length, chunk * Q + j < length
-    from_start = (chunk * Q).to(tl.int64)
-    at = ((row * heads + group * share) * chunks + chunk) * Q
-    part = tl.num_programs(1).to(tl.int64) * heads * chunks * Q
-    later += tile_j * part
-    earlier += tile_i * part
-    acc = tl.zeros((BI, BI), tl.float32)
-    if tile_i >= tile_j:
-        r += row * r_b + group * r_g + from_start * r_l
-        w += row * w_b + group * w_g + from_start * w_l
-        pairs = tl.zeros((BI, BI), tl.float32)
-        for first in tl.static_range(0, N, BN):
-            some = first + n < N
-            reads = tl.load(r + i[:, None] * r_l + first + n[None, :], rows[:, None] & some[None, :], 0.0)
-            writes = tl.load(w + j[None, :] * w_l + first + n[:, None], columns[None, :] & some[:, None], 0.0)
-            pairs = tl.dot(reads.to(DOT), writes.to(DOT), pairs, input_precision=PRECISION)
-        pairs = tl.where(i[:, None] > j[None, :], pairs, 0.0)  # no decay lies between a step and itself
-        from_g = g + row * g_b + group * share * g_h + from_start * g_l + i[:, None] * g_l + p[None, :]
-        from_x = x + row * x_b + group * share * x_h + from_start * x_l + j[None, :] * x_l + p[:, None]
-        for _ in range(share):
-            grad = tl.zeros((BI, BI), tl.float32)
-            for first in tl.static_range(0, P, BP):
-                wide = first + p < P
-                of_y = tl.load(from_g + first, rows[:, None] & wide[None, :], 0.0)
-                inputs = tl.load(from_x + first, columns[None, :] & wide[:, None], 0.0)
-                grad = tl.dot(of_y.to(DOT), inputs.to(DOT), grad, input_precision=PRECISION)
-            between = tl.exp(tl.load(cum + at + i)[:, None] - tl.load(cum + at + j)[None, :])
-            between = tl.where(i[:, None] >= j[None, :], between, 0.0)
-            grad *= between * tl.load(weight + at + j)[None, :]
-            acc += grad
-            grad *= pairs
-            tl.store(later + at + i, tl.sum(grad, 1))
-            tl.store(earlier + at + j, tl.sum(grad, 0))
-            from_g += g_h
-            from_x += x_h
-            at += chunks * Q
-    else:  # above the diagonal
-        for _ in range(share):
-            tl.store(later + at + i, tl.zeros((BI,), tl.float32))
-            tl.store(earlier + at + j, tl.zeros((BI,), tl.float32))
-            at += chunks * Q
-    out += ((row * chunks + chunk) * groups + group) * Q * Q
-    tl.store(out + i[:, None] * Q + j[None, :], acc)
-
-
-@triton.jit
-def vector_gradients(
-    v, r, w, start, pairs, weight, cum, out, inner,
-    length, skip, chunks, heads, share, v_b, v_l, v_h, r_b, r_l, r_g, w_b, w_l, w_g, out_b, out_l, out_g,
-    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BI: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
-    TURNED: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Write the gradient of C or, turned, of B, and by head its inner product with C_i or B_j, (B, H, K, Q).
-
-    v is the gradient of y, or x; r is C, or B, and w the other; start is H, or G.
-    """
-    row, rest = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    tiles, groups, blocks_n = Q // BI, heads // share, tl.cdiv(N, BN)
-    tile, rest = rest % tiles, rest // tiles
-    block_n, rest = rest % blocks_n, rest // blocks_n
-    group, chunk = rest % groups, rest // groups
-    i, j = tile * BI + tl.arange(0, BI), tl.arange(0, Q)
-    n, p = block_n * BN + tl.arange(0, BN), tl.arange(0, BP)
-    rows = (chunk * Q + i >= skip) & (chunk * Q + i < skip + length)
-    columns = (chunk * Q + j >= skip) & (chunk * Q + j < skip + length)
-    from_start = (chunk * Q - skip).to(tl.int64)
-    if TURNED:  # the sum over later steps: the matrix is read from its end, rows as columns
-        chunk_of_pairs = chunks - 1 - chunk
-        matrix = (Q - 1 - j[None, :]) * Q + Q - 1 - i[:, None]
-    else:
-        chunk_of_pairs = chunk
-        matrix = i[:, None] * Q + j[None, :]
-    acc = tl.zeros((BI, BN), tl.float32)
-    own = r + row * r_b + group * r_g + from_start * r_l + i[:, None] * r_l + n[None, :]
-    own = tl.load(own, rows[:, None] & (n[None, :] < N), 0.0)
-    v += row * v_b + group * share * v_h + from_start * v_l + i[:, None] * v_l + p[None, :]
-    start += ((row * chunks + chunk) * heads + group * share) * P * N + p[:, None] * N + n[None, :]
-    at = ((row * heads + group * share) * chunks + chunk) * Q + i
-    inner += block_n * tl.num_programs(1).to(tl.int64) * heads * chunks * Q
-    for _ in range(share):
-        through = tl.zeros((BI, BN), tl.float32)
-        for first in tl.static_range(0, P, BP):
-            some = first + p < P
-            values = tl.load(v + first, rows[:, None] & some[None, :], 0.0)
-            state = tl.load(start + first * N, some[:, None] & (n[None, :] < N), 0.0)
-            through = tl.dot(values.to(DOT), state.to(DOT), through, input_precision=PRECISION)
-        scale = tl.exp(tl.load(cum + at))
-        if TURNED:
-            scale *= tl.load(weight + at)
-        through *= scale[:, None]
-        acc += through
-        tl.store(inner + at, tl.sum(through * own.to(tl.float32), 1))
-        v += v_h
-        start += P * N
-        at += chunks * Q
-    # Behind the loop: ptxas 12.8 miscompiles the loop's products where these come first (tests/test_gpu_compiles.py).
-    pairs += ((row * chunks + chunk_of_pairs) * groups + group) * Q * Q
-    others = w + row * w_b + group * w_g + from_start * w_l + j[:, None] * w_l + n[None, :]
-    others = tl.load(others, columns[:, None] & (n[None, :] < N), 0.0)
-    acc = tl.dot(tl.load(pairs + matrix).to(DOT), others.to(DOT), acc, input_precision=PRECISION)
-    out += row * out_b + group * out_g + from_start * out_l + i[:, None] * out_l + n[None, :]
-    tl.store(out, acc, rows[:, None] & (n[None, :] < N))
-
-
-@triton.jit
-def finish(
-    later, earlier, leaving, entering, energy, direct, weight, A, dt_grad, A_part,
-    length, chunks, heads, tiles, blocks_n, blocks_p, blocks_of_states, Q: tl.constexpr,
-):  # fmt: skip
-    """Write the gradient of dt, (B, L, H), and a chunk's part of that of A, (B, H, K)."""
-    row, chunk, head = tl.program_id(1).to(tl.int64), tl.program_id(0) // heads, tl.program_id(0) % heads
-    rows, q = tl.num_programs(1), tl.arange(0, Q)
-    at = (row * heads + head) * chunks
-    part = rows.to(tl.int64) * heads * chunks
-    here = (at + chunk) * Q + q
-    there = (at + chunks - 1 - chunk) * Q + Q - 1 - q
-    crossing = tl.zeros((Q,), tl.float32)  # counts from k on: sum over i >= k
-    for tile in range(tiles):
-        crossing += tl.load(later + tile * part * Q + here) - tl.load(earlier + tile * part * Q + here)
-    passed = tl.zeros((Q,), tl.float32)  # counts up to before k: sum over j < k
-    for block in range(blocks_n):
-        crossing += tl.load(leaving + block * part * Q + here)
-        passed += tl.load(entering + block * part * Q + there)
-    a_grad = tl.cumsum(crossing, 0, reverse=True) + tl.cumsum(passed, 0) - passed
-    for block in range(blocks_of_states):
-        a_grad += tl.load(energy + block * part + at + chunks - 1 - chunk)
-    step_grad = a_grad * tl.load(A + head)
-    for block in range(blocks_p):
-        step_grad += tl.load(direct + block * part * Q + there)
-    t = (chunk * Q + q).to(tl.int64)
-    tl.store(dt_grad + (row * length + t) * heads + head, step_grad, t < length)
-    tl.store(A_part + at + chunk, tl.sum(a_grad * tl.load(weight + here), 0))
 
 
 def precision(dtype: torch.dtype) -> str:
@@ -473,11 +127,14 @@ class Shape:
     def config(self, kernel: str) -> dict[str, int]:
         """Return a kernel's constants, blocks no wider than what they cover."""
         most = {"BP": self.width, "BN": self.n, "BI": self.q}
-        # What is loaded ahead has to fit into shared memory.
-        ahead = {"num_stages": 1} if self.n > 128 and self.held == torch.float32 else {}
         blocks = {name: block(v, most[name]) if name in most else v for name, v in CONFIGS[kernel].items()}
+        if self.held == torch.float32:  # three TF32 products take as many registers as there are
+            blocks.pop("maxnreg", None)
+        if "num_stages" in blocks:  # what is loaded ahead, at most x and a state of 128 by head, has to fit
+            each = (64 + 128) * max(64, self.width) * self.held.itemsize
+            blocks["num_stages"] = min(blocks["num_stages"], max(1, SHARED // each))
         sizes = {"N": self.n} if kernel == "products" else {"P": self.width, "N": self.n}
-        return {**blocks, **ahead, **sizes}
+        return {**blocks, **sizes}
 
     def products(self) -> dict[str, object]:
         """Return the constants of all kernels with matrix products."""
@@ -495,7 +152,7 @@ class Walk:
     skip: int  # steps that the first chunk lacks
     weight: Tensor
     cum: Tensor
-    tail: Tensor
+    enter: Tensor
     total: Tensor
 
     def sees(self, x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
@@ -507,12 +164,12 @@ class Walk:
 def walk(shape: Shape, dt: Tensor, A: Tensor, turned: bool) -> Walk:
     """Compute a direction's decays."""
     each = (shape.batch, shape.heads, shape.chunks)
-    weight, cum, tail = (A.new_empty(*each, shape.q) for _ in range(3))
+    weight, cum, enter = (A.new_empty(*each, shape.q) for _ in range(3))
     total = A.new_empty(each)
-    way = Walk(turned, shape.chunks * shape.q - shape.length if turned else 0, weight, cum, tail, total)
+    way = Walk(turned, shape.chunks * shape.q - shape.length if turned else 0, weight, cum, enter, total)
     seen, strides = way.sees(dt)
     decays[(shape.chunks * shape.heads, shape.batch)](
-        seen, A, weight, cum, tail, total, shape.length, way.skip, shape.chunks, shape.heads, *strides,
+        seen, A, weight, cum, enter, total, shape.length, way.skip, shape.chunks, shape.heads, *strides,
         Q=shape.q, TURNED=turned, num_warps=1,
     )  # fmt: skip
     return way
@@ -546,9 +203,9 @@ def carry(
     (v, of_v), (w, of_w) = way.sees(v), way.sees(w)
     for only_ends in (True, False) if spans > 1 else (False,):
         states[(blocks * shape.heads * (spans - only_ends), shape.batch)](
-            v, w, way.weight, way.tail, way.total, first, ends, out, final, out if other is None else other, energy,
+            v, w, way.enter, way.total, first, ends, out, final, out if other is None else other, energy,
             shape.length, way.skip, shape.chunks, shape.heads, shape.share, span, *of_v, *of_w,
-            WEIGHTED=not way.turned, ENDS=only_ends, ENERGY=other is not None and not only_ends,
+            ENDS=only_ends, ENERGY=other is not None and not only_ends,
             **shape.products(), **config,
         )  # fmt: skip
     return out, final, energy
@@ -556,21 +213,22 @@ def carry(
 
 def read_out(
     shape: Shape, way: Walk, v: Tensor, r: Tensor, pairs: Tensor, start: Tensor, D: Tensor | None, x: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Launch `outputs`: return y or the gradient of x, and parts of those of dt and D."""
-    config = shape.config("outputs")
+    config = shape.config("turned_outputs" if way.turned else "outputs")
     blocks = triton.cdiv(shape.width, config["BP"])
-    config["HEADS"] = math.gcd(config["HEADS"], shape.share)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     parts = (blocks if way.turned else 0, shape.batch, shape.heads, shape.chunks)
-    direct, D_part = way.cum.new_empty(*parts, shape.q), way.cum.new_empty(parts)
+    direct, entering = (way.cum.new_empty(*parts, shape.q) for _ in range(2))
+    tiles = shape.q // config["BI"]
+    D_part = way.cum.new_empty(*parts, tiles)
     (v, of_v), (r, of_r), (to, of_y), (x, of_x) = way.sees(v), way.sees(r), way.sees(y), way.sees(x)
-    outputs[(blocks * shape.heads // config["HEADS"] * shape.chunks, shape.batch)](
-        v, r, pairs, start, way.weight, way.cum, way.cum if D is None else D, to, x, direct, D_part,
+    outputs[(tiles * blocks * shape.heads * shape.chunks, shape.batch)](
+        v, r, pairs, start, way.weight, way.cum, way.cum if D is None else D, to, x, direct, entering, D_part,
         shape.length, way.skip, shape.chunks, shape.heads, shape.share,
         *of_v, *of_r, *of_y, *of_x, SKIP=D is not None, TURNED=way.turned, **shape.products(), **config,
     )  # fmt: skip
-    return y, direct, D_part
+    return y, direct, entering, D_part
 
 
 def vectors(
@@ -580,7 +238,7 @@ def vectors(
     config = shape.config("vector_gradients")
     blocks, tiles = triton.cdiv(shape.n, config["BN"]), shape.q // config["BI"]
     out = torch.empty_like(r, memory_format=torch.contiguous_format)
-    inner = way.cum.new_empty(blocks, *way.cum.shape)
+    inner = way.cum.new_empty(0 if way.turned else blocks, *way.cum.shape)
     (v, of_v), (r, of_r), (w, of_w), (to, of_out) = way.sees(v), way.sees(r), way.sees(w), way.sees(out)
     vector_gradients[(tiles * blocks * shape.groups * shape.chunks, shape.batch)](
         v, r, w, start, pairs, way.weight, way.cum, to, inner,
@@ -599,7 +257,7 @@ def ssd(
     with on_device(x):
         way = walk(shape, dt, A, turned=False)
         start, final, _ = carry(shape, way, x, B, state.contiguous())
-        y, _, _ = read_out(shape, way, x, C, multiply(shape, way, C, B), start, D, x)
+        y, *_ = read_out(shape, way, x, C, multiply(shape, way, C, B), start, D, x)
     return y, final
 
 
@@ -613,7 +271,7 @@ def ssd_backward(
         way, back = walk(shape, dt, A, turned=False), walk(shape, dt, A, turned=True)
         start, _, _ = carry(shape, way, x, B, state.contiguous())
         adjoint, of_state, energy = carry(shape, back, g, C, last.contiguous(), start)
-        of_x, direct, D_part = read_out(shape, back, g, B, multiply(shape, back, B, C), adjoint, D, x)
+        of_x, direct, entering, D_part = read_out(shape, back, g, B, multiply(shape, back, B, C), adjoint, D, x)
 
         config = shape.config("pair_gradients")
         tiles = shape.q // config["BI"]
@@ -625,7 +283,7 @@ def ssd_backward(
             *g.stride()[:3], *x.stride()[:3], *C.stride()[:3], *B.stride()[:3], **shape.products(), **config,
         )  # fmt: skip
         of_C, leaving = vectors(shape, way, g, C, B, start, pairs)
-        of_B, entering = vectors(shape, back, x, B, C, adjoint, pairs)
+        of_B, _ = vectors(shape, back, x, B, C, adjoint, pairs)
 
         of_dt, A_part = torch.empty(dt.shape, dtype=torch.float32, device=dt.device), torch.empty_like(way.total)
         finish[(shape.chunks * shape.heads, shape.batch)](
@@ -633,7 +291,7 @@ def ssd_backward(
             shape.length, shape.chunks, shape.heads, tiles, leaving.shape[0], direct.shape[0], energy.shape[0],
             Q=shape.q, num_warps=1,
         )  # fmt: skip
-    of_D = A.new_empty(0) if D is None else D_part.sum((0, 1, 3))
+    of_D = A.new_empty(0) if D is None else D_part.sum((0, 1, 3, 4))
     return of_x, of_dt.to(dt.dtype), A_part.sum((0, 2)), of_B, of_C, of_D, of_state
 
 
