@@ -66,11 +66,12 @@ def main(
     noise: list[Path] | None = None,
 ) -> None:
     """Fill the table's cells and write it."""
-    names = mixers.split(",") if mixers else [name for name, mixer in known_mixers().items() if mixer.streamable]
-    labels = tuple(sorted({clip.label for clip in find_clips(data)}))
+    streaming = [name for name, mixer in known_mixers().items() if mixer.streamable]
+    names = [name.strip() for name in mixers.split(",")] if mixers else streaming
     try:
+        labels = tuple(sorted({clip.label for clip in find_clips(data)}))
         configs = {name: config_of(name, labels, layers, params) for name in names}
-    except ValueError as problem:
+    except (ValueError, FileNotFoundError) as problem:
         raise typer.BadParameter(str(problem)) from problem
     heard = [part for folder in noise or () for part in ("--noise", folder)]
     failed: list[str] = []
@@ -91,7 +92,16 @@ def main(
         kept(run / "streams.json", "evaluate", run, "--data", data, "--stream")
         print(f"{name}, seed {seed}: evaluated", flush=True)
 
-    def all_of(work: Callable[[str, str, int], None], cells: list[tuple[str, str, int]]) -> None:
+    def measure(name: str, lr: str, seed: int) -> None:
+        run = folder(out, name, lr, seed)
+        if not (run / "model.onnx").exists():
+            audiossm("export", run, "--out", run / "model.onnx")
+        kept(run / "bench.json", "bench", run / "model.onnx", "--seconds", "20")
+        if not (run / "step.json").exists() and torch.cuda.is_available():
+            ms, _ = step_ms(configs[name], load_recipe("base").options)
+            (run / "step.json").write_text(json.dumps({"ms": ms, "device": torch.cuda.get_device_name()}))
+
+    def all_of(work: Callable[[str, str, int], None], cells: list[tuple[str, str, int]], at_once: int) -> None:
         def tell(cell: tuple[str, str, int]) -> None:
             try:
                 work(*cell)
@@ -103,21 +113,19 @@ def main(
             list(pool.map(tell, cells))
 
     out.mkdir(parents=True, exist_ok=True)
-    all_of(train, [(name, lr, 0) for lr in lrs.split(",") for name in names])
+    all_of(train, [(name, lr, 0) for lr in lrs.split(",") for name in names], at_once)
     names = [name for name in names if name not in failed]
     best = {name: max(lrs.split(","), key=lambda lr: validated(folder(out, name, lr, 0))) for name in names}
-    all_of(train, [(name, best[name], seed) for seed in range(1, seeds) for name in names])
-    all_of(evaluate, [(name, best[name], seed) for seed in range(seeds) for name in names if name not in failed])
-    rows = {}
-    for name in (name for name in names if name not in failed):
-        runs = [folder(out, name, best[name], seed) for seed in range(seeds)]
-        if not (runs[0] / "model.onnx").exists():
-            audiossm("export", runs[0], "--out", runs[0] / "model.onnx")
-        kept(runs[0] / "bench.json", "bench", runs[0] / "model.onnx", "--seconds", "20")
-        if not (runs[0] / "step.json").exists() and torch.cuda.is_available():
-            ms, _ = step_ms(configs[name], load_recipe("base").options)
-            (runs[0] / "step.json").write_text(json.dumps({"ms": ms, "device": torch.cuda.get_device_name()}))
-        rows[name] = row(runs, best[name])
+    all_of(train, [(name, best[name], seed) for seed in range(1, seeds) for name in names], at_once)
+    all_of(
+        evaluate, [(name, best[name], seed) for seed in range(seeds) for name in names if name not in failed], at_once
+    )
+    all_of(measure, [(name, best[name], 0) for name in names if name not in failed], at_once=1)
+    rows = {
+        name: row([folder(out, name, best[name], seed) for seed in range(seeds)], best[name])
+        for name in names
+        if name not in failed
+    }
     rows = dict(sorted(rows.items(), key=lambda item: -item[1]["accuracy"]))
     (out / "table.json").write_text(json.dumps(rows, indent=1))
     (out / "table.md").write_text(table(rows))

@@ -25,10 +25,9 @@ def draw_reference(
         y = F.layer_norm(y, y.shape[-1:], readout.norm[0], readout.norm[1], eps)
     logits = (y @ readout.weight + readout.bias) / temperature
     p = logits.softmax(-1)
-    order = p.argsort(dim=-1, descending=True, stable=True)
-    best = p.gather(-1, order)
-    kept = best.cumsum(-1) - best < top_p
-    p = torch.zeros_like(p).scatter(-1, order, best * kept)
+    other = p.unsqueeze(-2)  # (B, 1, K) against (B, K, 1)
+    more_probable = torch.where(other > p.unsqueeze(-1), other, 0).sum(-1)
+    p = torch.where(more_probable < top_p, p, 0)
     path = p.cumsum(-1)
     last = torch.where(p > 0, torch.arange(p.shape[-1], device=p.device), 0).amax(-1)
     return (path <= uniform[:, None] * path[:, -1:]).sum(-1).minimum(last)
@@ -40,16 +39,18 @@ def draw(
     uniform: Tensor,
     table: Tensor,
     to: Tensor,
+    symbols: Tensor,
     temperature: float = 1.0,
     top_p: float = 1.0,
     added: Tensor | None = None,
     eps: float = 1e-5,
-) -> Tensor:
-    """Draw a symbol for each row of y, and write its row of a table to `to`: what the model hears next.
+) -> None:
+    """Draw a symbol for each row of y into `symbols`, and its row of a table into `to`: what the model hears next.
 
     The distribution is softmax(logits / temperature), of which the most probable symbols are kept, as few as have
-    top_p of the whole together (nucleus sampling: Holtzman et al. 2020, arXiv 1904.09751). The symbol is where the sum
-    of what is kept, in the order of the symbols, passes the uniform number.
+    top_p of the whole together (nucleus sampling: Holtzman et al. 2020, arXiv 1904.09751): those than which less than
+    top_p is more probable. The symbol is where the sum of what is kept, in the order of the symbols, passes the uniform
+    number's share of it.
 
     Args:
         y: (B, H), contiguous.
@@ -57,13 +58,11 @@ def draw(
         uniform: (B,) random numbers in [0, 1).
         table: (at least K, H) rows.
         to: (B, H), channels side by side: gets the rows.
+        symbols: (B,) int64, in any layout: gets the symbols.
         temperature: above 0; 0 stands for the most probable symbol.
         top_p: above 0; 1 keeps all.
         added: (B, H), added to the rows.
         eps: of the norm.
-
-    Returns:
-        (B,) int64.
 
     Raises:
         ValueError: temperature below 0, or top_p outside (0, 1].
@@ -75,7 +74,7 @@ def draw(
     if on_gpu(y, readout.weight, table):
         from audiossm.kernels.gpu.draw import draw as in_triton
 
-        return in_triton(y, readout, uniform, table, to, temperature, top_p, added, eps)
-    symbols = draw_reference(y, readout, uniform, temperature, top_p, eps)
+        in_triton(y, readout, uniform, table, to, symbols, temperature, top_p, added, eps)
+        return
+    symbols.copy_(draw_reference(y, readout, uniform, temperature, top_p, eps))
     to.copy_(table[symbols] if added is None else table[symbols] + added)
-    return symbols

@@ -29,7 +29,7 @@ def ssd_reference(
     dt_softplus: bool = False,
     initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compute `ssd` as its definition says, one step after another (Dao and Gu 2024, eq. 1 with A scalar)."""
+    """Compute `ssd` as its definition says, one step after another (Dao and Gu 2024, eq. 2 with A_t scalar)."""
     dt, state = step_size(dt, dt_bias, dt_softplus), first_state(x, B, initial_state)
     B, C = (v.to(state.dtype).repeat_interleave(x.shape[2] // v.shape[2], dim=2) for v in (B, C))  # (B, L, H, N)
     out = []

@@ -1,4 +1,4 @@
-"""The time-invariant diagonal state space model as a convolution with a state (S4D, Gu et al. 2022, eq. 7).
+"""The time-invariant diagonal state space model as a convolution with a state (S4D, Gu et al. 2022).
 
     x_n = a x_{n-1} + u_n          y_n = 2 Re(c · x_n) + d u_n
 

@@ -1,4 +1,4 @@
-"""The convolution kernel of a diagonal SSM (S4D, Gu et al. 2022, eq. 8): K_l = 2 Re sum_n c_n a_n^l.
+"""The convolution kernel of a diagonal SSM (S4D, Gu et al. 2022): K_l = 2 Re sum_n c_n a_n^l.
 
 It is a Vandermonde matrix times a vector. Cut into rows of J lags, l = m J + j, every power is a^(mJ) a^j, so that two
 small tables and a matrix product a channel replace H N L exponentials.

@@ -160,7 +160,7 @@ def layers_step(op, batch, layers, channels, modes, inner):
 
 def draw(op, batch, channels, codes, top_p):
     y, readout = meta(batch, channels), Readout(meta(channels, codes), meta(codes), meta(2, channels))
-    op.draw(y, readout, meta(batch), meta(codes, channels), y, 0.9, top_p, y, 1e-5)
+    op.draw(y, readout, meta(batch), meta(codes, channels), y, meta(batch, dtype=torch.int64), 0.9, top_p, y, 1e-5)
 
 
 def rowwise(op, channels, dtype=torch.float32):

@@ -14,7 +14,8 @@ def small_tiles(monkeypatch):
     if INTERPRETED:
         from audiossm.kernels.gpu import ssd as module
 
-        monkeypatch.setitem(module.CONFIGS, "outputs", module.CONFIGS["outputs"] | {"BI": 32})
+        for kernel in ("outputs", "turned_outputs"):
+            monkeypatch.setitem(module.CONFIGS, kernel, module.CONFIGS[kernel] | {"BI": 32})
 
 
 @pytest.fixture(params=("highest", "high") if GPU else ("highest",))

@@ -7,7 +7,7 @@ from scipy.signal import cont2discrete
 
 from audiossm.mixers.dense import LEVELS, doublings, forced_state, free_response, kernel, power
 from audiossm.mixers.hippo import HIPPO
-from audiossm.mixers.lssl import FEW, LSSL
+from audiossm.mixers.lssl import BLOCK, FEW, LSSL
 
 from .law import check_law
 from .mixer_checks import FRAMES, run_as_file
@@ -145,12 +145,14 @@ def test_an_hour_of_noise_at_full_scale_leaves_the_state_bounded(init):
 # Export
 
 
-@pytest.mark.parametrize("frame", (1, 4))
+@pytest.mark.parametrize("frame", (1, 4, 2 * BLOCK + 3))
 def test_the_exported_frame_is_the_module(frame):
     torch.manual_seed(0)
     module = LSSL(5, 8).eval()
     u, first = torch.randn(2, FRAMES * frame, 5), torch.randn(2, 5, 8)
-    y, last, _ = run_as_file(module, u, {"x": first}, frame)
+    y, last, graph = run_as_file(module, u, {"x": first}, frame)
+    longest = max(np.prod(part.dims) for part in graph.initializer)
+    assert longest <= 5 * (min(frame, BLOCK) + 8) ** 2
     with torch.no_grad():
         expected, state = module(u, {"x": first})
     assert error(y, expected) < 1e-4

@@ -1,5 +1,7 @@
 """What is sampled step by step is what the model's parallel form says, code for code."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from audiossm.backbones import SaShiMi, hybrid_stack
 from audiossm.kernels import draw_reference
 from audiossm.kernels.draw import Readout
+from audiossm.tasks.generation import GenerationConfig, GenerationModel
 from audiossm.training.sampler import log_likelihood, sample, sample_all
 
 CODES = 20
@@ -51,21 +54,20 @@ def build(backbone, classes=0):
 @torch.no_grad()
 def expected(model, batch, length, prompt=None, label=None, **chosen):
     """Draw one code after another from outputs of the parallel form on all codes so far."""
-    generator, codes = torch.Generator().manual_seed(5), torch.full((batch, 1), CODES)
+    device = model.head.weight.device
+    generator = torch.Generator(device).manual_seed(5)
+    codes = torch.full((batch, 1), CODES, device=device)
     if prompt is not None:
         codes = torch.cat((codes, prompt.expand(batch, -1)), 1)
-    identity, uniform, drawn = Readout(torch.eye(CODES), torch.zeros(CODES)), [], []
+    identity = Readout(torch.eye(CODES, device=device), torch.zeros(CODES, device=device))
+    uniform, drawn, piece = [], [], next(sample(model, batch, 1000, label=label)).shape[1]
     for _ in range(length):
         if not uniform:
-            uniform = list(torch.empty(piece_of(model), batch).uniform_(generator=generator))
+            uniform = list(torch.empty(piece, batch, device=device).uniform_(generator=generator))
         logits = model(codes, label=label)[0][:, -1]
         drawn.append(draw_reference(logits, identity, uniform.pop(0), **chosen))
         codes = torch.cat((codes, drawn[-1][:, None]), 1)
     return torch.stack(drawn, 1)
-
-
-def piece_of(model):
-    return next(sample(model, 1, 1000)).shape[1]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -123,3 +125,14 @@ def test_a_model_in_training_or_of_mixtures_is_refused():
     model.embedding = nn.Linear(1, 8)
     with pytest.raises(ValueError, match="mixtures"):
         sample_all(model)
+
+
+def test_the_generation_task_is_sampled():
+    torch.manual_seed(0)
+    config = GenerationConfig(classes=("a", "b"), d_model=8, layers=1, pools=(2, 2), d_state=4)
+    model, label = GenerationModel(config).eval(), torch.tensor([1])
+    codes = sample_all(model, 1, 30, temperature=0.0, label=label)
+    outputs, _ = model(torch.cat((torch.tensor([[model.start]]), codes[:, :-1]), 1), label=label)
+    assert torch.equal(outputs.argmax(-1), codes)
+    with pytest.raises(ValueError, match="mixtures"):
+        sample_all(GenerationModel(replace(config, coding="mixture")).eval(), label=label)

@@ -134,7 +134,7 @@ def jamba(
     expert_period: int = 2,
     expert_offset: int = 1,
 ) -> str:
-    """Return the pattern of Jamba (Lieber et al. 2024, arXiv 2403.19887, section 3), with the offsets of its release.
+    """Return the pattern of Jamba (Lieber et al. 2024, arXiv 2403.19887, section 3.1), with the offsets of its release.
 
     Layer i of `depth`, counted from 0, is attention where i mod period = offset, else `mixer`; its channels are mixed
     by experts where i mod expert_period = expert_offset, else by an MLP.

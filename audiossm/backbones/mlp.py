@@ -7,7 +7,7 @@ from audiossm.mixers.base import Mixer, State
 
 
 class GatedMLP(Mixer):
-    """W_out (silu(W_gate u) · W_value u): SwiGLU (Shazeer 2020, arXiv 2002.05202, equation 6).
+    """W_out (silu(W_gate u) · W_value u): SwiGLU (Shazeer 2020, arXiv 2002.05202).
 
     Args:
         d_model: H.

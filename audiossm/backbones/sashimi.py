@@ -30,6 +30,14 @@ from audiossm.mixers.catalog import build_mixer
 CHANNELS_APART = ("lssl", "s4", "s4d")  # mixers whose channels never meet: a gated linear layer follows them
 
 
+Late = tuple[Tensor, Tensor]  # a sequence and a bias (H,) that are still to be added
+
+
+def joined(u: Tensor, late: Late | None) -> Tensor:
+    """Return u with what is still to be added to it."""
+    return u if late is None else add_bias(u, *late)
+
+
 class SaShiMiLayer(Mixer):
     """u + GLU(W gelu(mixer(norm(u)))), then u + W_out gelu(W_in norm(u)): the two residual blocks of SaShiMi.
 
@@ -59,16 +67,30 @@ class SaShiMiLayer(Mixer):
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, H) to (B, L, H)."""
-        y, state = self.mixer(norm(u, self.norm.weight, self.norm.bias), state, rate=rate)
+        u, late, state = self.chained(u, None, state, rate)
+        return joined(u, late), state
+
+    def chained(
+        self, u: Tensor, late: Late | None, state: State | None = None, rate: int | None = None
+    ) -> tuple[Tensor, Late | None, State]:
+        """Do as `forward` does, but the last sum of the layer before, and of this one, is left to the layer after.
+
+        There it is one with the norm, forward and backward, so that training reads and writes a sequence less.
+        """
+        if late is None:
+            v = norm(u, self.norm.weight, self.norm.bias)
+        else:
+            u, v = add_norm(u, *late, self.norm.weight, self.norm.bias)
+        y, state = self.mixer(v, state, rate=rate)
         if self.gate is not None:
             y = bias_glu(F.linear(F.gelu(y), self.gate.weight), self.gate.bias)
         if self.ff_norm is None or self.ff_in is None or self.ff_out is None:
-            return u + self.drop(y), state
+            return u + self.drop(y), None, state
         u, v = add_norm(u, self.drop(y), None, self.ff_norm.weight, self.ff_norm.bias)
         inner = bias_gelu(F.linear(v, self.ff_in.weight), self.ff_in.bias)
         if self.training and self.dropout.p:
-            return u + self.drop(self.ff_out(inner)), state
-        return add_bias(u, F.linear(inner, self.ff_out.weight), self.ff_out.bias), state
+            return u + self.drop(self.ff_out(inner)), None, state
+        return u, (F.linear(inner, self.ff_out.weight), self.ff_out.bias), state
 
     def drop(self, y: Tensor) -> Tensor:
         """Leave out channels of y (B, L, H), each over all of time."""
@@ -237,14 +259,14 @@ class SaShiMi(Mixer):
                 fast = skips.pop()
                 phase = 0 if state is None else int(state[f"down.{k}.count"])
                 u = run(f"up.{k}", self.up[k], u)[:, phase : phase + fast.shape[1]] + fast
-            outer = u
+            mirrored = self.descents and k < len(self.pool)
+            outer, late = u, None
             for name, layer, at in layers("tiers", k):
-                u = run(name, layer, u, rate=at)
-                if self.descents and k < len(self.pool):
-                    u = u + skips.pop()
-            if not self.descents or k == len(self.pool):
-                u = u + outer
-        return self.norm(u), whole(new)
+                u, late, new[name] = layer.chained(u, late, None if state is None else part(state, name), at)
+                if mirrored:
+                    u, late = joined(u, late) + skips.pop(), None
+            u = joined(u, late) if mirrored else joined(u, late) + outer
+        return norm(u, self.norm.weight, self.norm.bias), whole(new)
 
     def costs(self) -> list[TierCost]:
         """Return what each tier costs, its stacks and the pools that end in it.

@@ -71,6 +71,6 @@ def log_uniform(size: int, low: float, high: float) -> Tensor:
 
 
 def slow(parameter: nn.Parameter, lr: float = 0.001) -> nn.Parameter:
-    """Mark an SSM parameter (dt, A, B): its own learning rate and no weight decay (S4, Gu et al. 2022, appendix)."""
+    """Mark an SSM parameter (dt, A, B): its own learning rate (S4, Gu et al. 2022, appendix D), no weight decay."""
     parameter.ssm_lr = lr  # type: ignore[attr-defined]
     return parameter

@@ -67,7 +67,7 @@ def bilinear_loop(w: Tensor, p: Tensor, b: Tensor, dt: Tensor) -> Loop:
     """Discretise x' = (diag(w) - p p*) x + b u by the bilinear transform; w, p, b (H, N/2) complex, dt (H, 1).
 
     Ā = (1 - dt A/2)^-1 (1 + dt A/2) = 2 (1 - dt A/2)^-1 - 1 and B̄ = dt (1 - dt A/2)^-1 b. With E = 1 / (1 - dt w/2)
-    Woodbury's identity gives the inverse (S4, appendix C):
+    Woodbury's identity gives the inverse (S4, appendix C.2):
 
         (1 - dt A/2)^-1 v = E v - g E p (p* E v)          g = (dt/2) / (1 + (dt/2) p* E p)
     """

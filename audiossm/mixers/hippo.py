@@ -2,7 +2,7 @@
 
 A system x' = A x + B u that keeps the coefficients of its input's history in Legendre polynomials (HiPPO: Gu, Dao,
 Ermon, Rudra and Ré 2020, arXiv 2008.07669). The polynomials are orthonormal on [0, 1], where 1 is now:
-g_k(s) = sqrt(2k + 1) P_k(2s - 1). The eigenvalues are S4D's (Gu, Gupta, Goel and Ré 2022, section 4).
+g_k(s) = sqrt(2k + 1) P_k(2s - 1). The eigenvalues are S4D's (Gu, Gupta, Goel and Ré 2022).
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def legs(n: int) -> tuple[Tensor, Tensor]:
-    """Return LegS, A (n, n) and B (n,) in float64: all of the history, scaled to one unit (HiPPO, theorem 2).
+    """Return LegS, A (n, n) and B (n,) in float64: all of the history, scaled to one unit.
 
     As a memory of the past it runs as x' = (A x + B u) / t (see legs_memory.py). Without the 1/t, as in S4, the
     history fades exponentially instead.
@@ -23,7 +23,7 @@ def legs(n: int) -> tuple[Tensor, Tensor]:
 
 
 def legt(n: int) -> tuple[Tensor, Tensor]:
-    """Return LegT, A (n, n) and B (n,) in float64: the last unit of time (HiPPO, theorem 1, orthonormal).
+    """Return LegT, A (n, n) and B (n,) in float64: the last unit of time.
 
     For a window of theta seconds divide both by theta. With the scaling (2k + 1)(-1)^k it is the LMU's system.
     """
@@ -54,7 +54,7 @@ def legendre(n: int, s: Tensor) -> Tensor:
 
 
 def legs_skew(n: int) -> Tensor:
-    """Return the skew-symmetric S (n, n) of LegS: A = -1/2 + S - P P^T with P_k = sqrt(k + 1/2) (S4, theorem 1)."""
+    """Return the skew-symmetric S (n, n) of LegS: A = -1/2 + S - P P^T with P_k = sqrt(k + 1/2) (S4, appendix C.1)."""
     both = indices(n)[2] / 2
     return torch.triu(both, 1) - torch.tril(both, -1)
 

@@ -1,4 +1,4 @@
-"""LegS as what it was made for: the whole history of a function, online, in n numbers (HiPPO, theorem 2).
+"""LegS as what it was made for: the whole history of a function, online, in n numbers (HiPPO: Gu et al. 2020).
 
 At time t the coefficients x are those of the best polynomial of degree n - 1 to f on [0, t], all of it weighed alike:
 f(s) is near sum_k x_k g_k(s / t). They follow x' = (A x + B f) / t, whose 1/t makes it free of any time scale: no step

@@ -2,11 +2,11 @@
 
 The memory m (Voelker, Kajić and Eliasmith 2019) is the linear system that best delays its input u by any θ' <= θ:
 
-    θ m' = A m + B u        a_ij = (2i + 1) (-1 if i < j else (-1)^(i-j+1))        b_i = (2i + 1) (-1)^i     (eq. 1, 2)
-    u(t - θ') ≈ sum_i P_i(θ' / θ) m_i(t)        with P_i the Legendre polynomials shifted to [0, 1]          (eq. 3)
+    θ m' = A m + B u        a_ij = (2i + 1) (-1 if i < j else (-1)^(i-j+1))        b_i = (2i + 1) (-1)^i
+    u(t - θ') ≈ sum_i P_i(θ' / θ) m_i(t)        with P_i the Legendre polynomials shifted to [0, 1]
 
-Around it stands a network without recurrence of its own (arXiv 2102.11417, eq. 18 to 20, whose f_1 is the identity
-here and f_2 a ReLU), so that all of time is trained at once. A and B are not trained.
+Around it stands a network without recurrence of its own (arXiv 2102.11417, whose f_1 is the identity here and f_2 a
+ReLU), so that all of time is trained at once. A and B are not trained.
 
 Glossary: B batch, L length, H channels, G windows (inputs of the memory), N coefficients a window, Q chunk, K chunks.
 """
@@ -84,7 +84,7 @@ def check_sizes(d_state: int, d_input: int, theta: float | None) -> None:
 
 
 def delay_network(n: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Return θA (N, N) and θB (N,) in float64 (Voelker et al., eq. 2)."""
+    """Return θA (N, N) and θB (N,) in float64 (Voelker et al. 2019)."""
     i = torch.arange(n, dtype=torch.float64, device=device)
     row, column = i.unsqueeze(1), i
     alternating = 1 - 2 * ((row - column) % 2)  # (-1)^(i-j)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from audiossm.kernels.dispatch import exporting
 from audiossm.mixers.base import Mixer, State
@@ -13,11 +14,12 @@ FEW = 4  # steps that a graph may be unrolled to
 class LMUCell(Mixer):
     """A recurrent network whose hidden state h writes to the memory m and reads from it.
 
-        u_t = e_x x_t + e_h h_{t-1} + e_m m_{t-1}           (Voelker, Kajić and Eliasmith 2019, eq. 7)
-        m_t = Ā m_{t-1} + B̄ u_t                             (eq. 4, by zero-order hold)
-        h_t = tanh(W_x x_t + W_h h_{t-1} + W_m m_t)         (eq. 6)
+        u_t = e_x x_t + e_h h_{t-1} + e_m m_{t-1}           (Voelker, Kajić and Eliasmith 2019)
+        m_t = Ā m_{t-1} + B̄ u_t                             (by zero-order hold)
+        h_t = tanh(W_x x_t + W_h h_{t-1} + W_m m_t)
 
-    and y = h. Each step needs the one before: training is sequential, and a file holds at most 4 steps a frame.
+    and y = h. Each step needs the one before: training is sequential, and a file holds at most 4 steps a frame. All but
+    the tanh is linear, so that a step is one product of (G N + H)² (`turn`) and three small operators.
 
     Args:
         d_model: H, channels and hidden units.
@@ -56,14 +58,37 @@ class LMUCell(Mixer):
             return u, state
         if exporting() and u.shape[1] > FEW:
             raise ValueError(f"an LMUCell runs step by step: a file holds at most {FEW} a frame, not {u.shape[1]}")
-        decay, gain = kept(self.held)
-        one = torch.eye(len(decay), dtype=decay.dtype, device=decay.device)
-        change, gain = (decay - one).mT.to(u), gain.to(u)
-        h, m, out = state["h"], state["m"], []
-        for heard in self.from_input(u).unbind(1):
-            seen = heard + self.from_hidden(h)  # (B, G + H)
-            added = seen[:, : self.d_input] + self.write(m.flatten(1))  # (B, G)
-            m = m + m @ change + added.unsqueeze(-1) * gain
-            h = torch.tanh(seen[:, self.d_input :] + self.read(m.flatten(1)))
+        turn, inputs = self.turn(), self.inputs(u)
+        m, h, out = state["m"].flatten(1), state["h"], []
+        for heard in inputs.unbind(1):
+            change, before = torch.addmm(heard, torch.cat((m, h), dim=1), turn).split((m.shape[1], h.shape[1]), dim=1)
+            m, h = m + change, torch.tanh(before)
             out.append(h)
-        return torch.stack(out, dim=1), {"h": h, "m": m}
+        return torch.stack(out, dim=1), {"h": h, "m": m.unflatten(1, (self.d_input, self.d_state))}
+
+    def turn(self) -> Tensor:
+        """Return what a step does to m and h side by side but for the tanh, (G N + H, G N + H), in one product.
+
+        The columns give the change of m, not m itself: over a long window Ā is near 1, where rounding it would shift
+        its small decay.
+        """
+        decay, _ = kept(self.held)
+        one = torch.eye(len(decay), dtype=decay.dtype, device=decay.device)
+        of_hidden, h_from_h = self.from_hidden.weight.split((self.d_input, self.read.out_features))
+        change = self.written(torch.cat((self.write.weight, of_hidden), dim=1).mT)
+        change = change + F.pad(
+            torch.block_diag(*[(decay - one).mT] * self.d_input).to(change), (0, 0, 0, len(h_from_h))
+        )
+        hidden = torch.cat((self.read.weight, h_from_h), dim=1).mT + change @ self.read.weight.mT
+        return torch.cat((change, hidden), dim=1)
+
+    def inputs(self, u: Tensor) -> Tensor:
+        """Return what each step of u (B, L, H) adds to that, (B, L, G N + H)."""
+        heard, hidden = self.from_input(u).split((self.d_input, self.read.out_features), dim=2)
+        change = self.written(heard)
+        return torch.cat((change, hidden + change @ self.read.weight.mT), dim=2)
+
+    def written(self, u: Tensor) -> Tensor:
+        """Return the memories B̄ u (..., G N) for inputs u (..., G) of the windows."""
+        _, gain = kept(self.held)
+        return (u.unsqueeze(-1) * gain.to(u)).flatten(-2)

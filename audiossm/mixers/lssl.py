@@ -10,14 +10,15 @@ from audiossm.mixers.dense import bilinear, doublings, kernel, orbit, power, res
 from audiossm.mixers.hippo import HIPPO
 
 FEW = 8  # up to this length, a live frame, all is one small matrix a channel
+BLOCK = 16  # and in an exported graph, whatever the length, one for so many steps at a time
 
 
 class LSSL(Mixer):
     """H systems x' = A x + B u, y = C x + D u with one dense HiPPO matrix A, bilinear with a trained step each.
 
     It is the reference for the structured mixers, and costs what they avoid: in a frame of T steps (T + N)² constants
-    and products a channel, in training N L products for a kernel of L lags. A and B stay as HiPPO gives them (the
-    paper's LSSL-fixed): nothing would keep a trained dense A stable.
+    and products a channel (longer frames come out in blocks of 16 steps), in training N L products for a kernel of L
+    lags. A and B stay as HiPPO gives them (the paper's LSSL-fixed): nothing would keep a trained dense A stable.
 
     Args:
         d_model: H, channels.
@@ -72,19 +73,30 @@ class LSSL(Mixer):
         length = u.shape[1]
         if length == 0:
             return u, {"x": x}
-        doubled, c = doublings(step, length), self.c.double()
-        lags = kernel(doubled, b, c, length).to(u)
+        c = self.c.double()
         if length <= FEW or exporting():
-            block = dense_block(lags, doubled, b, c, self.d).to(u)
-            y, x = channelwise(block, torch.cat((u, x.mT), dim=1)).split((length, self.d_state), dim=1)
-            return y, {"x": x.mT}
+            return self.frame(step, b, c, u, x)
+        doubled = doublings(step, length)
+        lags = kernel(doubled, b, c, length).to(u)
         y, x = respond(u.mT, lags, doubled, power(doubled, length), b, c, self.d, x)
         return y.mT, {"x": x}
 
+    def frame(self, step: Tensor, b: Tensor, c: Tensor, u: Tensor, x: Tensor) -> tuple[Tensor, State]:
+        """Run a frame u (B, T, H) in blocks of steps, with the discrete system in float64."""
+        pieces, out, x = u.split(BLOCK, dim=1), [], x.mT
+        lengths = {piece.shape[1] for piece in pieces}
+        blocks = {length: dense_block(step, b, c, self.d, length).to(u) for length in lengths}
+        for piece in pieces:
+            length = piece.shape[1]
+            y, x = channelwise(blocks[length], torch.cat((piece, x), dim=1)).split((length, self.d_state), dim=1)
+            out.append(y)
+        return torch.cat(out, dim=1), {"x": x.mT}
 
-def dense_block(lags: Tensor, doubled: list[Tensor], b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+
+def dense_block(step: Tensor, b: Tensor, c: Tensor, d: Tensor, length: int) -> Tensor:
     """Return the matrix (T + N, T + N, H) from a frame's inputs and first state to its outputs and last state."""
-    length = lags.shape[1]
+    doubled = doublings(step, length)
+    lags = kernel(doubled, b, c, length)
     reads = orbit(transposed(doubled), doubled[0].mT @ c.unsqueeze(2), length)  # (H, N, T)
     writes = orbit(doubled, b.unsqueeze(2), length).flip(2)
     above = torch.cat((toeplitz(lags, d), reads.mT), dim=2)

@@ -1,7 +1,7 @@
 """Mamba: a selective state space model, whose step, input and output depend on the input (Gu and Dao 2023).
 
     x, z = W_in u                              two branches of D = expand · H channels       (figure 3)
-    x = silu(conv(x))                          each channel with its own few taps, causal   (section 3.4)
+    x = silu(conv(x))                          each channel with its own few taps, causal   (figure 3)
     r, B, C = W_x x;  δ = softplus(W_δ r + b)  a step a channel, of rank R; B, C for all    (algorithm 2, section 3.6)
     h_t = exp(δ_t A) h_{t-1} + δ_t B_t x_t     A = -exp(.) diagonal, N states a channel     (equation 2a)
     y = W_out ((C_t h_t + D x_t) silu(z_t))                                                 (equation 2b, figure 3)

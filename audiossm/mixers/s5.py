@@ -49,7 +49,7 @@ class S5(Mixer):
         eigenvalues, vectors = hippo_n(d_state // blocks)
         v = torch.block_diag(*[vectors] * blocks)  # (N, N/2)
         a = torch.view_as_real(eigenvalues).repeat(blocks, 1).float()  # (N/2, 2)
-        # Real matrices in the coordinates of HiPPO-N, seen from those of its eigenvectors (appendix B.1): V is unitary.
+        # Real matrices in the coordinates of HiPPO-N, seen from those of its eigenvectors, as S5 begins: V is unitary.
         b = v.mH @ (torch.randn(d_state, d_model) / math.sqrt(d_model)).to(v)
         c = (torch.randn(d_model, d_state) / math.sqrt(d_state)).to(v) @ v
         self.log_dt = slow(nn.Parameter(log_uniform(d_state // 2, dt_min, dt_max)), lr)
@@ -84,7 +84,7 @@ class S5(Mixer):
 
 
 def hippo_n(n: int) -> tuple[Tensor, Tensor]:
-    """Return the normal part of HiPPO-LegS, diagonalised: V Λ V^H (appendix B.1), the half with positive frequencies.
+    """Return the normal part of HiPPO-LegS, diagonalised: V Λ V^H, the half with positive frequencies.
 
     Returns:
         Λ (n/2,) and V (n, n/2), complex128.

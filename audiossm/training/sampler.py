@@ -104,7 +104,7 @@ def sample(
     def piece() -> None:
         for n in range(samples):
             y = step()
-            drawn[:, n] = draw(y, readout, uniform[n], table, step.slot(), temperature, top_p, told)
+            draw(y, readout, uniform[n], table, step.slot(), drawn[:, n], temperature, top_p, told)
 
     replay = record(piece, [*step.buffers(), uniform, drawn]) if device.type == "cuda" else piece
     for begin in range(0, length, samples):

@@ -1,11 +1,11 @@
 """`draw` on a GPU: a program takes a row of the batch from its channels to the symbol and the symbol's row.
 
-Which symbols are kept needs no sorting: a symbol is, if those more probable have less than top_p together.
+Which symbols are kept needs no sorting: a symbol is, if those more probable have less than top_p together. To compare
+all with all, they pass through a scratch row.
 
 Glossary: B batch, H channels, K symbols; HB channels a tile, HP and KP powers of 2 that hold H and K.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -13,15 +13,15 @@ from torch import Tensor
 from audiossm.kernels.dispatch import on_device
 from audiossm.kernels.draw import Readout
 
-CONFIG = {"num_warps": 16}
+CONFIG = {"num_warps": 8}
 TILE = 16384  # the most weights of a tile
 
 
 @triton.jit
 def draw_row(
-    y, weight, bias, norm, uniform, table, added, to, symbols, temperature, top_p, added_b, to_b,
+    y, weight, bias, norm, uniform, table, added, to, symbols, scratch, temperature, top_p, added_b, to_b, symbols_b,
     EPS: tl.constexpr, H: tl.constexpr, K: tl.constexpr, HP: tl.constexpr, KP: tl.constexpr, HB: tl.constexpr,
-    SOME: tl.constexpr,
+    KB: tl.constexpr, SOME: tl.constexpr,
 ):  # fmt: skip
     """Write a row's symbol, and its row of the table."""
     row = tl.program_id(0).to(tl.int64)
@@ -44,13 +44,18 @@ def draw_row(
 
     p = tl.exp((logits - tl.max(logits)) / temperature)
     if SOME:
-        other, of_other = k[:, None], tl.reshape(p, (KP, 1))
-        before = (of_other > p[None, :]) | ((of_other == p[None, :]) & (other < k[None, :]))
-        p = tl.where(tl.sum(tl.where(before, of_other, 0.0), 0) < top_p * tl.sum(p), p, 0.0)
+        scratch += row * KP
+        tl.store(scratch + k, p)
+        tl.debug_barrier()
+        more = tl.zeros((KB, KP), tl.float32)
+        for first in tl.range(0, KP, KB):
+            other = tl.load(scratch + first + tl.arange(0, KB))[:, None]
+            more += tl.where(other > p[None, :], other, 0.0)
+        p = tl.where(tl.sum(more, 0) < top_p * tl.sum(p), p, 0.0)
     path = tl.cumsum(p, 0)
     passed = path <= tl.load(uniform + row) * tl.sum(p)
     symbol = tl.minimum(tl.sum(passed.to(tl.int32)), tl.max(tl.where(p > 0, k, 0)))
-    tl.store(symbols + row, symbol.to(tl.int64))
+    tl.store(symbols + row * symbols_b, symbol.to(tl.int64))
 
     heard = tl.load(table + symbol.to(tl.int64) * H + h, h < H, 0.0)
     if added is not None:
@@ -64,24 +69,25 @@ def draw(
     uniform: Tensor,
     table: Tensor,
     to: Tensor,
+    symbols: Tensor,
     temperature: float,
     top_p: float,
     added: Tensor | None,
     eps: float,
-) -> Tensor:
+) -> None:
     """See `audiossm.kernels.draw`."""
     (batch, channels), codes = y.shape, readout.weight.shape[1]
     held = (y, uniform, table, *(part for part in readout if part is not None))
     beside = (to,) if added is None else (to, added)
     if not all(part.is_contiguous() for part in held) or any(part.stride(1) != 1 for part in beside):
         raise ValueError("draw wants contiguous tensors, and the channels of `to` and `added` side by side")
-    symbols = torch.empty(batch, dtype=torch.int64, device=y.device)
     width, inner = triton.next_power_of_2(codes), triton.next_power_of_2(channels)
+    scratch = y.new_empty(batch, width)
     with on_device(y):
         draw_row[(batch,)](
-            y, readout.weight, readout.bias, readout.norm, uniform, table, added, to, symbols, temperature, top_p,
-            0 if added is None else added.stride(0), to.stride(0),
-            EPS=eps, H=channels, K=codes, HP=inner, KP=width, HB=min(inner, max(1, TILE // width)), SOME=top_p < 1,
+            y, readout.weight, readout.bias, readout.norm, uniform, table, added, to, symbols, scratch,
+            temperature, top_p, 0 if added is None else added.stride(0), to.stride(0), symbols.stride(0),
+            EPS=eps, H=channels, K=codes, HP=inner, KP=width, HB=min(inner, max(1, TILE // width)), KB=min(32, width),
+            SOME=top_p < 1,
             **CONFIG,
         )  # fmt: skip
-    return symbols

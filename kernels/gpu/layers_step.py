@@ -6,11 +6,10 @@ fetches its inputs from a scratch row in memory, which stays in the cache: a reg
 needs is asked for before its first number is known, the matrices too where registers hold them (EARLY). All numbers are
 float32, and so are the products.
 
-Glossary: B batch, H channels, N modes, F feed-forward channels; HP, NP, FP the powers of 2 that hold them; TILE the most
-numbers of a tile.
+Glossary: B batch, H channels, N modes, F feed-forward channels; HP, NP, FP the powers of 2 that hold them; TILE the
+most numbers of a tile.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -40,40 +39,40 @@ def normed(u, scale, shift, h, H: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
-def tile(weight, first, I: tl.constexpr, O: tl.constexpr, IB: tl.constexpr, OP: tl.constexpr):
-    """Return rows of a matrix (I, O), (IB, OP)."""
+def tile(weight, first, IN: tl.constexpr, OUT: tl.constexpr, IB: tl.constexpr, OP: tl.constexpr):
+    """Return rows of a matrix (IN, OUT), (IB, OP)."""
     i, o = first + tl.arange(0, IB)[:, None], tl.arange(0, OP)[None, :]
-    return tl.load(weight + i * O + o, (i < I) & (o < O), 0.0)
+    return tl.load(weight + i * OUT + o, (i < IN) & (o < OUT), 0.0)
 
 
 @triton.jit
-def early(weight, I: tl.constexpr, O: tl.constexpr, IP: tl.constexpr, OP: tl.constexpr, EARLY: tl.constexpr):
+def early(weight, IN: tl.constexpr, OUT: tl.constexpr, IP: tl.constexpr, OP: tl.constexpr, EARLY: tl.constexpr):
     """Return a matrix as a tile, so that it is on its way; or, where it is to be fetched later, as it is."""
     if EARLY:
-        return tile(weight, 0, I, O, IP, OP)
+        return tile(weight, 0, IN, OUT, IP, OP)
     else:
         return weight
 
 
 @triton.jit
 def product(
-    x, weight, scratch, I: tl.constexpr, O: tl.constexpr, IP: tl.constexpr, OP: tl.constexpr,
+    x, weight, scratch, IN: tl.constexpr, OUT: tl.constexpr, IP: tl.constexpr, OP: tl.constexpr,
     TILE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Return x (IP,) times a matrix (I, O): (OP,)."""
+    """Return x (IP,) times a matrix (IN, OUT): (OP,)."""
     IB: tl.constexpr = min(IP, max(1, TILE // OP))
     if EARLY:
         terms = x[:, None] * weight
     elif IB == IP:
-        terms = x[:, None] * tile(weight, 0, I, O, IP, OP)
+        terms = x[:, None] * tile(weight, 0, IN, OUT, IP, OP)
     else:
         every = tl.arange(0, IP)
-        tl.store(scratch + every, x, every < I)
+        tl.store(scratch + every, x, every < IN)
         tl.debug_barrier()
         terms = tl.zeros((IB, OP), tl.float32)
         for first in tl.range(0, IP, IB, loop_unroll_factor=2):
             i = first + tl.arange(0, IB)
-            terms += tl.load(scratch + i, i < I, 0.0)[:, None] * tile(weight, first, I, O, IB, OP)
+            terms += tl.load(scratch + i, i < IN, 0.0)[:, None] * tile(weight, first, IN, OUT, IB, OP)
         tl.debug_barrier()  # before another stage writes its own
     return tl.sum(terms, 0)
 

@@ -20,7 +20,7 @@ from audiossm.kernels.dispatch import on_device
 
 TILE = 4096  # numbers in a tile
 WARPS = 8
-PROGRAMS = 528  # of a backward: four for each processor of an H100
+PROGRAMS = 264  # of a backward: two for each processor of an H100
 
 
 @triton.jit

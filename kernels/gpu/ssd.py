@@ -26,7 +26,6 @@ Glossary: B batch, L length, H heads, P channels a head, G groups, N state, Q ch
 is t or, turned, counts from the end; chunks are the same both ways, so a turned walk skips what the last chunk lacks.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -43,26 +42,26 @@ CONFIGS: dict[str, dict[str, int]] = {
     "chunk": {"half": 128, "float": 64},
     "states": {"BP": 64, "BN": 64, "PROGRAMS": 256, "num_warps": 4, "num_stages": 3},
     "products": {"BN": 64, "num_warps": 8, "num_stages": 2},
-    "outputs": {"BI": 64, "BP": 64, "BN": 128, "HEADS": 4, "num_warps": 4, "num_stages": 1},
-    "pair_gradients": {"BI": 64, "BP": 64, "BN": 64, "num_warps": 4, "num_stages": 2},
-    "vector_gradients": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 8, "num_stages": 2},
+    "outputs": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 4, "num_stages": 1, "maxnreg": 128},
+    "turned_outputs": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 4, "num_stages": 1, "maxnreg": 168},
+    "pair_gradients": {"BI": 64, "BP": 64, "BN": 64, "num_warps": 4, "num_stages": 3},
+    "vector_gradients": {"BI": 64, "BP": 64, "BN": 128, "num_warps": 4, "num_stages": 3},
 }
+SHARED = 150_000  # bytes a program may load ahead
 
 
 def candidates() -> dict[str, list[dict[str, int]]]:
     """Return what `python -m audiossm.kernels.bench ssd --tune` times."""
     warps = [{"num_warps": w, "num_stages": s} for w in (4, 8) for s in (1, 2, 3)]
+    read_out = [{"BI": i, "num_warps": i // 16, "maxnreg": most} for i in (32, 64, 128) for most in (128, 168, 255)]
     return {
         "chunk": [{"half": 128, "float": 64}, {"half": 64, "float": 64}, {"half": 128, "float": 128}],
         "states": [{"BN": n, **w} for n in (64, 128) for w in warps] + [{"PROGRAMS": n} for n in (512, 1024)],
         "products": warps,
-        "outputs": [
-            *({"HEADS": h, "num_warps": 8, "num_stages": s} for h in (1, 2, 4, 8) for s in (1, 2, 3)),
-            *({"HEADS": h, "num_warps": 8, "num_stages": 2, "maxnreg": 128} for h in (1, 2)),
-            *({"HEADS": h, "num_warps": 16, "num_stages": s} for h in (1, 4) for s in (1, 2)),
-        ],
+        "outputs": read_out,
+        "turned_outputs": read_out,
         "pair_gradients": [*warps, *({"num_warps": 4, "num_stages": s, "maxnreg": 168} for s in (1, 2))],
-        "vector_gradients": [{"BI": 64, "BN": n, **w} for n in (64, 128) for w in warps],
+        "vector_gradients": [{"BI": i, "BN": n, **w} for i in (64, 128) for n in (64, 128) for w in warps],
     }
 
 
@@ -128,11 +127,14 @@ class Shape:
     def config(self, kernel: str) -> dict[str, int]:
         """Return a kernel's constants, blocks no wider than what they cover."""
         most = {"BP": self.width, "BN": self.n, "BI": self.q}
-        # What is loaded ahead has to fit into shared memory.
-        ahead = {"num_stages": 1} if self.n > 128 and self.held == torch.float32 else {}
         blocks = {name: block(v, most[name]) if name in most else v for name, v in CONFIGS[kernel].items()}
+        if self.held == torch.float32:  # three TF32 products take as many registers as there are
+            blocks.pop("maxnreg", None)
+        if "num_stages" in blocks:  # what is loaded ahead, at most x and a state of 128 by head, has to fit
+            each = (64 + 128) * max(64, self.width) * self.held.itemsize
+            blocks["num_stages"] = min(blocks["num_stages"], max(1, SHARED // each))
         sizes = {"N": self.n} if kernel == "products" else {"P": self.width, "N": self.n}
-        return {**blocks, **ahead, **sizes}
+        return {**blocks, **sizes}
 
     def products(self) -> dict[str, object]:
         """Return the constants of all kernels with matrix products."""
@@ -213,16 +215,15 @@ def read_out(
     shape: Shape, way: Walk, v: Tensor, r: Tensor, pairs: Tensor, start: Tensor, D: Tensor | None, x: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Launch `outputs`: return y or the gradient of x, and parts of those of dt and D."""
-    config = shape.config("outputs")
+    config = shape.config("turned_outputs" if way.turned else "outputs")
     blocks = triton.cdiv(shape.width, config["BP"])
-    config["HEADS"] = math.gcd(config["HEADS"], shape.share)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     parts = (blocks if way.turned else 0, shape.batch, shape.heads, shape.chunks)
     direct, entering = (way.cum.new_empty(*parts, shape.q) for _ in range(2))
     tiles = shape.q // config["BI"]
     D_part = way.cum.new_empty(*parts, tiles)
     (v, of_v), (r, of_r), (to, of_y), (x, of_x) = way.sees(v), way.sees(r), way.sees(y), way.sees(x)
-    outputs[(tiles * blocks * shape.heads // config["HEADS"] * shape.chunks, shape.batch)](
+    outputs[(tiles * blocks * shape.heads * shape.chunks, shape.batch)](
         v, r, pairs, start, way.weight, way.cum, way.cum if D is None else D, to, x, direct, entering, D_part,
         shape.length, way.skip, shape.chunks, shape.heads, shape.share,
         *of_v, *of_r, *of_y, *of_x, SKIP=D is not None, TURNED=way.turned, **shape.products(), **config,

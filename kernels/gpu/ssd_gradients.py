@@ -48,9 +48,9 @@ def pair_gradients(
                 of_y = tl.load(from_g + first, rows[:, None] & wide[None, :], 0.0)
                 inputs = tl.load(from_x + first, columns[None, :] & wide[:, None], 0.0)
                 grad = tl.dot(of_y.to(DOT), inputs.to(DOT), grad, input_precision=PRECISION)
-            between = tl.exp2(tl.load(cum + at + i)[:, None] - tl.load(cum + at + j)[None, :])
-            between = tl.where(i[:, None] >= j[None, :], between, 0.0)
-            grad *= between * tl.load(weight + at + j)[None, :]
+            # At most 1 above the diagonal too, where `pairs` and, behind the loop, `acc` are cut off.
+            between = tl.minimum(tl.load(cum + at + i)[:, None] - tl.load(cum + at + j)[None, :], 0.0)
+            grad *= tl.exp2(between) * tl.load(weight + at + j)[None, :]
             acc += grad
             grad *= pairs
             tl.store(later + at + i, tl.sum(grad, 1))
@@ -58,6 +58,7 @@ def pair_gradients(
             from_g += g_h
             from_x += x_h
             at += chunks * Q
+        acc = tl.where(i[:, None] >= j[None, :], acc, 0.0)
     else:  # above the diagonal
         for _ in range(share):
             tl.store(later + at + i, tl.zeros((BI,), tl.float32))

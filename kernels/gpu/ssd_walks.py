@@ -139,82 +139,66 @@ def outputs(
     v, r, pairs, start, weight, cum, D, y, x, direct, entering, D_part,
     length, skip, chunks, heads, share, v_b, v_l, v_h, r_b, r_l, r_g, y_b, y_l, y_h, x_b, x_l, x_h,
     P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BI: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr,
-    HEADS: tl.constexpr, SKIP: tl.constexpr, TURNED: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    SKIP: tl.constexpr, TURNED: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write y of BI steps of a chunk and HEADS heads of a group, which share what is read with and the products.
+    """Write y of BI steps of a chunk, of one head.
 
-    Before these steps, c of the first of which is `middle`, the decay is exp(c_i - middle) exp(middle - c_j): two
-    vectors in place of a matrix, and half of the chunk's matrix is never made.
+    Before these steps, `middle` being c at their first, the decay is exp(c_i - middle) exp(middle - c_j): two vectors
+    in place of a matrix, and half of the chunk's matrix is never made.
 
-    Turned, y is the gradient of x, and parts of those of dt (x · dv; and what of it the state adds, `entering`) and of
-    D are written too.
+    Turned, y is the gradient of x. Then parts of those of D and dt are written: x · dv, and what of it the state adds.
     """
     row, rest = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    blocks_p, sets, groups = tl.cdiv(P, BP), heads // HEADS, heads // share
-    tile, rest = rest % (Q // BI), rest // (Q // BI)
+    blocks_p, tiles, groups = tl.cdiv(P, BP), Q // BI, heads // share
+    tile, rest = rest % tiles, rest // tiles
     block_p, rest = rest % blocks_p, rest // blocks_p
-    head, chunk = rest % sets * HEADS, rest // sets
+    head, chunk = rest % heads, rest // heads
     group = head // share
     p, n, i = block_p * BP + tl.arange(0, BP), tl.arange(0, BN), tl.arange(0, BI)
     t = tile * BI + i
     inside = (chunk * Q + t >= skip) & (chunk * Q + t < skip + length)
     held = inside[:, None] & (p[None, :] < P)
     from_start = (chunk * Q - skip).to(tl.int64)
-    r += row * r_b + group * r_g + from_start * r_l
-    reads = ()
+    r += row * r_b + group * r_g + from_start * r_l + t[:, None] * r_l + n[None, :]
+    start += ((row * chunks + chunk) * heads + head) * P * N + p[None, :] * N + n[:, None]
+    acc = tl.zeros((BI, BP), tl.float32)
     for first in tl.static_range(0, N, BN):
-        loaded = tl.load(r + t[:, None] * r_l + first + n[None, :], inside[:, None] & (first + n[None, :] < N), 0.0)
-        reads = reads + (loaded.to(DOT),)  # type: ignore  # noqa: RUF005
-    pairs += ((row * chunks + chunk) * groups + group) * Q * Q + t[:, None] * Q + i[None, :]
-    shared = tl.load(pairs + tile * BI)
-    shared = tl.where(i[:, None] >= i[None, :], shared, tl.zeros_like(shared))
-    from_v = v + row * v_b + head * v_h + from_start * v_l + i[:, None] * v_l + p[None, :]
-    from_x = x + row * x_b + head * x_h + from_start * x_l + t[:, None] * x_l + p[None, :]
-    to_y = y + row * y_b + head * y_h + from_start * y_l + t[:, None] * y_l + p[None, :]
-    start += ((row * chunks + chunk) * heads + head) * P * N
+        some = first + n < N
+        reads = tl.load(r + first, inside[:, None] & some[None, :], 0.0)
+        state = tl.load(start + first, some[:, None] & (p[None, :] < P), 0.0)
+        acc = tl.dot(reads.to(DOT), state.to(DOT), acc, input_precision=PRECISION)
     at = (row * heads + head) * chunks + chunk
     part = block_p * tl.num_programs(1).to(tl.int64) * heads * chunks + at
-    for _ in range(HEADS):
-        acc = tl.zeros((BI, BP), tl.float32)
-        for first in tl.static_range(0, N, BN):
-            some = (first + n[:, None] < N) & (p[None, :] < P)
-            state = tl.load(start + p[None, :] * N + first + n[:, None], some, 0.0)
-            acc = tl.dot(reads[first // BN], state.to(DOT), acc, input_precision=PRECISION)
-        c, step = tl.load(cum + at * Q + t), tl.load(weight + at * Q + t)
-        acc *= tl.exp2(c)[:, None]
-        if TURNED:
-            inputs = tl.load(from_x, held, 0.0).to(tl.float32)
-            tl.store(entering + part * Q + t, tl.sum(acc * inputs, 1) * step)
-        middle = tl.load(cum + at * Q + tile * BI)
-        leave = tl.exp2(c - middle)
-        for begin in range(0, tile * BI, BI):
-            enter = tl.exp2(middle - tl.load(cum + at * Q + begin + i))
-            if not TURNED:
-                enter *= tl.load(weight + at * Q + begin + i)
-            between = tl.load(pairs + begin).to(tl.float32) * enter[None, :] * leave[:, None]
-            s = chunk * Q + begin + i
-            there = ((s >= skip) & (s < skip + length))[:, None] & (p[None, :] < P)
-            earlier = tl.load(from_v + begin * v_l, there, 0.0)
-            acc = tl.dot(between.to(DOT), earlier.to(DOT), acc, input_precision=PRECISION)
-        between = tl.exp2(tl.minimum(c[:, None] - c[None, :], 0.0)) * shared.to(tl.float32)
+    at *= Q
+    c, step, middle = tl.load(cum + at + t), tl.load(weight + at + t), tl.load(cum + at + tile * BI)
+    acc *= tl.exp2(c)[:, None]
+    if TURNED:
+        x += row * x_b + head * x_h + from_start * x_l + t[:, None] * x_l + p[None, :]
+        inputs = tl.load(x, held, 0.0).to(tl.float32)
+        tl.store(entering + part * Q + t, tl.sum(acc * inputs, 1) * step)
+    v += row * v_b + head * v_h + from_start * v_l + i[:, None] * v_l + p[None, :]
+    pairs += ((row * chunks + chunk) * groups + group) * Q * Q + t[:, None] * Q + i[None, :]
+    leave = tl.exp2(c - middle)
+    for begin in range(0, tile * BI, BI):
+        j = begin + i
+        enter = tl.exp2(middle - tl.load(cum + at + j))
         if not TURNED:
-            between *= step[None, :]
-            if SKIP:
-                between += tl.where(i[:, None] == i[None, :], tl.load(D + head), 0.0)
-        values = tl.load(from_v + tile * BI * v_l, held, 0.0)
+            enter *= tl.load(weight + at + j)
+        between = tl.load(pairs + begin).to(tl.float32) * enter[None, :] * leave[:, None]
+        there = ((chunk * Q + j >= skip) & (chunk * Q + j < skip + length))[:, None] & (p[None, :] < P)
+        values = tl.load(v + begin * v_l, there, 0.0)
         acc = tl.dot(between.to(DOT), values.to(DOT), acc, input_precision=PRECISION)
+    between = tl.where(i[:, None] >= i[None, :], tl.exp2(c[:, None] - c[None, :]), 0.0)
+    between *= tl.load(pairs + tile * BI).to(tl.float32)
+    if not TURNED:
+        between *= step[None, :]
+    values = tl.load(v + tile * BI * v_l, held, 0.0)
+    acc = tl.dot(between.to(DOT), values.to(DOT), acc, input_precision=PRECISION)
+    if TURNED:
+        tl.store(direct + part * Q + t, tl.sum(acc * inputs, 1))
+        acc *= step[:, None]
+    if SKIP:
+        acc += tl.load(D + head) * values.to(tl.float32)
         if TURNED:
-            tl.store(direct + part * Q + t, tl.sum(acc * inputs, 1))
-            acc *= step[:, None]
-            if SKIP:
-                own = values.to(tl.float32)
-                tl.store(D_part + part * (Q // BI) + tile, tl.sum(tl.sum(inputs * own, 1), 0))
-                acc += tl.load(D + head) * own
-        tl.store(to_y, acc, held)
-        head += 1
-        at += chunks
-        part += chunks
-        start += P * N
-        from_v += v_h
-        from_x += x_h
-        to_y += y_h
+            tl.store(D_part + part * tiles + tile, tl.sum(tl.sum(inputs * values.to(tl.float32), 1), 0))
+    tl.store(y + row * y_b + head * y_h + from_start * y_l + t[:, None] * y_l + p[None, :], acc, held)
