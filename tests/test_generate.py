@@ -258,6 +258,18 @@ def test_tiers_must_be_there_and_of_one_export(folder, tmp_path, generator):
         load_generator(tmp_path / "gen.onnx")
 
 
+def test_nothing_of_training_is_imported(folder, tmp_path):
+    code = (
+        "import sys\nfor name in ('torch', 'onnx', 'scipy', 'librosa'): sys.modules[name] = None\n"
+        "from audiossm.cli import main\nmain(sys.argv[1:])"
+    )
+    for engine in ("onnxruntime", "native"):
+        arguments = [str(folder / "gen.onnx"), str(tmp_path / "a.wav"), "--seconds", "0.1", "--class", "no"]
+        command = [sys.executable, "-c", code, "generate", *arguments, "--engine", engine]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0 and engine in done.stdout, done.stderr
+
+
 def test_without_numba_it_runs_and_says_how_to_be_faster(generator, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert generator.engines() == ["onnxruntime"] and "audiossm[generate]" in generator.hint()
