@@ -1,6 +1,6 @@
 """Byte models of audio at three sizes: SaShiMi, WaveNet's convolutions and a GRU, with equal parameters and equal time.
 
-    python demos/compare_generation.py DATA OUT [--minutes 5] [--rates 0.0005,0.001,0.002] [--where language=en]
+    python demos/compare_generation.py DATA OUT [--minutes 5] [--rates 0.0005,0.001,0.002,0.004] [--where language=en]
 
 A cell is a model of a size with a learning rate, a run folder in OUT. How many epochs the minutes give is measured
 first, by a run of two. The learning rate with the fewest bits on validation is evaluated on the test split. What is
@@ -64,7 +64,7 @@ def main(
     data: Path,
     out: Path,
     minutes: Annotated[float, typer.Option(help="Of training that each cell gets.")] = 5.0,
-    rates: Annotated[str, typer.Option(help="Learning rates to choose from.")] = "0.0005,0.001,0.002",
+    rates: Annotated[str, typer.Option(help="Learning rates to choose from.")] = "0.0005,0.001,0.002,0.004",
     window: Annotated[float, typer.Option(help="Seconds that a step hears.")] = 1.0,
     batch: int = 8,
     sizes: Annotated[str, typer.Option(help="Which of them.")] = ",".join(SIZES),

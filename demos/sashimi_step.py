@@ -55,14 +55,16 @@ def main() -> None:
     parser.add_argument("--sample", action="store_true", help="measure sampling, not training")
     parser.add_argument("--profile", action="store_true", help="list the dearest kernels")
     asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("it measures a GPU, and there is none here")
     torch.set_float32_matmul_precision("highest" if asked.no_tf32 else "high")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, B{asked.batch} L{asked.length}", flush=True)
     torch.manual_seed(0)
     codes = torch.randint(CODES, (asked.batch, asked.length), device="cuda")
     model = CodeModel().cuda()
     if asked.sample:
-        for batch in (1, 16, 128, 512):
-            report_rate(model.eval(), batch)
+        for batch in (1, 128, 16, 512):
+            report_rate(model.eval(), batch, asked.profile)
         return
 
     def step() -> torch.Tensor:
@@ -99,10 +101,12 @@ def report(name: str, step: Callable[[], object], repeats: int = 20) -> None:
     print(f"{name:32} {median(times):8.2f} ms   {peak:6.2f} GiB", flush=True)
 
 
-def report_rate(model: CodeModel, batch: int, pieces: int = 100) -> None:
-    """Print how many samples a second are drawn, once the graph is recorded."""
-    drawn = sample(model, batch, 16 * (pieces + 1), top_p=0.95)
+def report_rate(model: CodeModel, batch: int, kernels: bool, pieces: int = 200) -> None:
+    """Print how many samples a second are drawn, once the graph is recorded, and what a piece of 16 launches."""
+    drawn = sample(model, batch, 16 * (pieces + 3), top_p=0.95)
     next(drawn)
+    if kernels:
+        profile(lambda: next(drawn))
     torch.cuda.synchronize()
     begin = time.perf_counter()
     samples = sum(piece.shape[1] for piece in drawn)

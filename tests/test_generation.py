@@ -28,6 +28,7 @@ from audiossm.training.evaluate_generation import bits_of, evaluate_generation
 from audiossm.training.generation import GenerationTraining, floats
 from audiossm.training.graphed import Recorded
 from audiossm.training.judge import frechet, judge_made
+from audiossm.training.optimiser import optimiser
 from audiossm.training.recipes import load_recipe, recipe_names
 
 from .law import check_law
@@ -326,6 +327,19 @@ def test_the_published_size():
     """5.0 million parameters beside the embedding and the head."""
     model = GenerationModel(load_recipe("sashimi", "generation").config)
     assert sum(p.numel() for p in model.backbone.parameters()) == pytest.approx(4.96e6, rel=0.01)
+
+
+def test_slow_tiers_learn_slowly():
+    model = GenerationModel(replace(TINY, rate=RATE))
+    [groups] = [optimiser(model, OPTIONS, 10, False)["optimizer"].param_groups]
+    rates = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
+    backbone = model.backbone
+    for k, share in enumerate((1, 2**-0.5, 0.5)):
+        modules = [backbone.tiers[k], *([backbone.down[k - 1], backbone.up[k - 1]] if k else [])]
+        for parameter in (p for module in modules for p in module.parameters()):
+            lr = getattr(parameter, "ssm_lr", OPTIONS.lr)
+            assert rates[id(parameter)] == pytest.approx(share * lr)
+    assert rates[id(model.head.weight)] == OPTIONS.lr
 
 
 # What is refused, in one line

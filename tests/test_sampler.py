@@ -1,5 +1,7 @@
 """What is sampled step by step is what the model's parallel form says, code for code."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from audiossm.backbones import SaShiMi, hybrid_stack
 from audiossm.kernels import draw_reference
 from audiossm.kernels.draw import Readout
+from audiossm.tasks.generation import GenerationConfig, GenerationModel
 from audiossm.training.sampler import log_likelihood, sample, sample_all
 
 CODES = 20
@@ -122,3 +125,14 @@ def test_a_model_in_training_or_of_mixtures_is_refused():
     model.embedding = nn.Linear(1, 8)
     with pytest.raises(ValueError, match="mixtures"):
         sample_all(model)
+
+
+def test_the_generation_task_is_sampled():
+    torch.manual_seed(0)
+    config = GenerationConfig(classes=("a", "b"), d_model=8, layers=1, pools=(2, 2), d_state=4)
+    model, label = GenerationModel(config).eval(), torch.tensor([1])
+    codes = sample_all(model, 1, 30, temperature=0.0, label=label)
+    outputs, _ = model(torch.cat((torch.tensor([[model.start]]), codes[:, :-1]), 1), label=label)
+    assert torch.equal(outputs.argmax(-1), codes)
+    with pytest.raises(ValueError, match="mixtures"):
+        sample_all(GenerationModel(replace(config, coding="mixture")).eval(), label=label)

@@ -136,7 +136,7 @@ def build_backbone(config: GenerationConfig) -> Mixer:
     """Build the stack that the config tells, at the sample rate on both sides."""
     sizes: dict[str, Any] = {"d_state": config.d_state, **WAVENET}  # each mixer takes those that it knows
     if config.pools:
-        return SaShiMi(
+        backbone = SaShiMi(
             config.d_model,
             config.layers,
             config.pools,
@@ -147,8 +147,26 @@ def build_backbone(config: GenerationConfig) -> Mixer:
             native_rate=config.rate,
             **sizes,
         )
+        slow_down(backbone)
+        return backbone
 
     def mixer(name: str) -> Mixer:
         return build_mixer(name, config.d_model, native_rate=config.rate, **sizes)
 
     return hybrid_stack(config.pattern, config.d_model, config.layers, mixer, config.dropout, config.expand)
+
+
+def slow_down(backbone: SaShiMi) -> None:
+    """Let slow tiers learn slowly: by 1 / √period of the learning rate, which their parameters carry as `lr_share`.
+
+    A tier has a step for each period of samples, so that its gradients are the mean of as many fewer, with √period the
+    noise, and Adam divides by the size of that. At the rate of the samples' tier what the slow ones say stays noise for
+    long, in which the samples' tier learns next to nothing: on piano at 4 kHz, with a layer of width 32 in each tier,
+    after 300 steps of 8,192 samples at 0.004 it stood at 7.14 bits, just below the entropy of single samples (7.26),
+    and at 6.48 with this.
+    """
+    for k, period in enumerate(backbone.periods):
+        ends_here = (backbone.down[k - 1], backbone.up[k - 1]) if k else ()
+        for module in (backbone.tiers[k], *backbone.descents[k : k + 1], *ends_here):
+            for parameter in module.parameters():
+                parameter.lr_share = period**-0.5  # type: ignore[attr-defined]

@@ -12,13 +12,14 @@ from audiossm.training.options import Optimisation
 def optimiser(model: nn.Module, o: Optimisation, steps: int, fused: bool) -> Any:
     """Return what Lightning's `configure_optimizers` does, for a training of so many steps.
 
-    Three groups: SSM parameters, those without decay (biases, norms, D), and matrices.
+    Three groups: SSM parameters, those without decay (biases, norms, D), and matrices; each once for every `lr_share`.
     """
     groups: dict[tuple[float, float], list] = {}
     for parameter in model.parameters():
         lr = getattr(parameter, "ssm_lr", None)
         decay = o.weight_decay if lr is None and parameter.ndim == 2 else 0.0
-        groups.setdefault((o.lr_factor * (lr or o.lr), decay), []).append(parameter)
+        share = getattr(parameter, "lr_share", 1.0)
+        groups.setdefault((o.lr_factor * share * (lr or o.lr), decay), []).append(parameter)
     adamw = torch.optim.AdamW(
         [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()], fused=fused
     )

@@ -21,8 +21,8 @@ def measure_generation(model: Generator, seconds: float = 10.0, batch: int = 1) 
 
     seconds: of audio a stream, over all engines and rounds. batch: streams at once.
     Returns: real_time_factor (CPU time over audio time of all streams), samples_per_second and sample_us, in blocks as
-    `generate` makes them, of the fastest engine; sample_us_p50 and _p99, by the clock, of single samples (of each
-    stream) asked for from Python; the same by `engines`; rss_mib, state_bytes, params, rate, batch.
+    `generate` makes them, of the fastest engine; sample_us_p50 and _p99, of single samples (of each stream) asked
+    for from Python; the same by `engines`; rss_mib, state_bytes, params, rate, batch.
     """
     if not 0 < seconds < float("inf"):
         raise ValueError(f"the seconds to measure must be a positive number, not {seconds}")
@@ -47,9 +47,9 @@ def measure_engine(model: Generator, name: str, blocks: int, batch: int) -> dict
     sampler.codes(BLOCK)  # the first calls allocate, and may compile
     single = np.empty(2 * BLOCK)
     for i in range(len(single)):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         sampler.codes(1)
-        single[i] = time.perf_counter() - begun
+        single[i] = time.thread_time() - begun
     rounds = []
     for _ in range(ROUNDS):
         begun = time.process_time()
