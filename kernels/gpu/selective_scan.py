@@ -18,9 +18,6 @@ and adds up what the chunk adds to m at its beginning, sum_t exp(A Σδ) c_t; `c
     dB_t = sum_D l_t δ_t u_t       dδ_t = u_t sum_N l_t B_t + sum_N l_t exp(δ_t A) h_{t-1} A
                                    dA   = sum_t l_t exp(δ_t A) h_{t-1} δ_t
 
-Adjoints live for one step, what it adds to each sum is taken there and then: a whole tile of them would not fit into a
-thread's registers beside the decays, and what spills from those costs more than all else that a kernel could save.
-
 There are no atomics: a program writes its own sums over channels or time, which are added up after it in fixed order.
 
 Chunks are short for the sake of slow modes, too. exp(δ A) just below 1 is rounded to 6e-8, always the same way where δ

@@ -7,6 +7,7 @@ from audiossm.kernels.gpu.selective_scan_tiles import (
     LN2,
     ahead,
     ahead_decay,
+    back,
     once,
     over_channels,
     own_channels,
@@ -16,7 +17,6 @@ from audiossm.kernels.gpu.selective_scan_tiles import (
     read_rates,
     sigmoid,
     states_and_steps,
-    step,
 )
 
 
@@ -112,26 +112,18 @@ def gradients(
             if i > 0:
                 of_c += read(c_grad + t, some)
             tl.store(c_grad + t, of_c, some)
-            of_b = tl.zeros([S, M, W, 1], tl.float32)
-            of_input, of_rate = tl.zeros([S, 1, W, R], tl.float32), tl.zeros([S, 1, W, R], tl.float32)
-            for k in tl.static_range(S):
-                now = s == S - 1 - k
-                l = step(c * dy, now) + m  # noqa: E741
-                decayed = l * step(left, now)
-                of_a += step(decayed * dt, now)
-                of_b = tl.where(now, tl.sum(step(dt * x * l, now), 3, keep_dims=True), of_b)
-                of_input = tl.where(now, tl.sum(step(l * b, now), 1, keep_dims=True), of_input)
-                of_rate = tl.where(now, tl.sum(decayed * a2, 1, keep_dims=True), of_rate)
-                m = step(a, now) * l
-            of_b = tl.sum(of_b, 2, keep_dims=True)
+            l, m = back(a, c * dy, m, s, S)  # noqa: E741
+            of_b = over_channels(dt * x * l)
             if i > 0:
                 of_b += read(b_grad + t, some)
             tl.store(b_grad + t, of_b, some)
-            of_dt = x * of_input + of_rate * LN2
+            of_input, of_decay = tl.sum(l * b, 1, keep_dims=True), l * left
+            of_dt = x * of_input + tl.sum(of_decay * a2, 1, keep_dims=True) * LN2
             if SOFTPLUS:
                 of_dt *= once(sigmoid(raw))
             tl.store(u_grad + to, dt * of_input + through * dy, here)
             tl.store(d_grad + to, of_dt, here)
+            of_a += tl.sum(of_decay * dt, 0, keep_dims=True)
             of_skip += tl.sum(dy * x, 0, keep_dims=True)
             of_bias += tl.sum(tl.where(here, of_dt, 0.0), 0, keep_dims=True)
         tl.store(a_grad + at, of_a, inside_n)

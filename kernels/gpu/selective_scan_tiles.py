@@ -46,6 +46,21 @@ def over_channels(x):
 
 
 @triton.jit
+def back(a, c, m, s, S: tl.constexpr):
+    """Return the adjoints l = c + m of each step, from the last to the first; m is what decay leaves of the next one.
+
+    And the last m, which goes to the tile before.
+    """
+    adjoints = tl.where(s == S - 1, c + m, c)
+    for i in tl.static_range(S):
+        here = s == S - 1 - i
+        l = step(adjoints, here) if i == 0 else step(adjoints, here) + m  # noqa: E741
+        adjoints = tl.where(here, l, adjoints)
+        m = step(a, here) * l
+    return adjoints, m
+
+
+@triton.jit
 def softplus(x):
     """log(1 + e^x) = max(x, 0) + 2 artanh(r), r = e / (2 + e) of e = e^-|x|: to full precision where it is small."""
     e = tl.exp2(-LOG2E * tl.abs(x))
