@@ -31,6 +31,7 @@ from audiossm.streaming.generation.coding import Coding
 from audiossm.streaming.generation.facts import Level
 from audiossm.streaming.generation.guard import Guard
 from audiossm.streaming.generation.measure import measure_runaway, wilson
+from audiossm.streaming.generation.native_engine import laid_out
 from audiossm.streaming.generation.recording import likeliest, read_prompt, sound_file
 from audiossm.streaming.generation.resample import resample
 from audiossm.tasks import GenerationConfig, GenerationModel
@@ -257,9 +258,34 @@ def test_tiers_must_be_there_and_of_one_export(folder, tmp_path, generator):
         load_generator(tmp_path / "gen.onnx")
 
 
+def test_nothing_of_training_is_imported(folder, tmp_path):
+    code = (
+        "import sys\nfor name in ('torch', 'onnx', 'scipy', 'librosa'): sys.modules[name] = None\n"
+        "from audiossm.cli import main\nmain(sys.argv[1:])"
+    )
+    for engine in ("onnxruntime", "native"):
+        arguments = [str(folder / "gen.onnx"), str(tmp_path / "a.wav"), "--seconds", "0.1", "--class", "no"]
+        command = [sys.executable, "-c", code, "generate", *arguments, "--engine", engine]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0 and engine in done.stdout, done.stderr
+
+
 def test_without_numba_it_runs_and_says_how_to_be_faster(generator, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert generator.engines() == ["onnxruntime"] and "audiossm[generate]" in generator.hint()
+
+
+def test_matrices_that_16_bits_cannot_hold_are_left_to_onnxruntime(generator, monkeypatch):
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(40, 60)).astype(np.float32)
+    floats, whole = laid_out([matrix, matrix[0]])
+    assert np.array_equal(floats[40:], matrix[0]) and whole.dtype == np.int16
+    assert relative(whole.reshape(40, 60) * floats[:40, None], matrix) < 5e-5
+    matrix[:, 0] = 1000
+    with pytest.raises(LookupError, match="too unlike in size"):
+        laid_out([matrix[1:], np.concatenate([1e3 * matrix, matrix])])
+    monkeypatch.setattr("audiossm.streaming.generation.native_engine.COARSEST", 0)
+    assert replace(generator).engines() == ["onnxruntime"]
 
 
 # The guard

@@ -37,38 +37,29 @@ class Generator:
         return [new_session(data) for data in self.files]
 
     @cached_property
-    def native(self) -> Native:
-        """The numbers of the compiled step; LookupError where the file is not made for it."""
-        return Native(self.facts, self.files)
+    def native(self) -> Native | None:
+        """The numbers of the compiled step; None where the file is not made of what it knows."""
+        try:
+            return Native(self.facts, self.files)
+        except LookupError:
+            return None
 
     def engines(self) -> list[str]:
         """Name the engines that can run this file here, the fastest first."""
-        if importlib.util.find_spec("numba") is None:
-            return ["onnxruntime"]
-        try:
-            self.native  # noqa: B018
-        except LookupError:
-            return ["onnxruntime"]
-        return list(ENGINES)
+        return list(ENGINES) if numba_is_there() and self.native else ["onnxruntime"]
 
     def hint(self) -> str | None:
         """Say how generation could be faster here, None where nothing is to be gained."""
-        if importlib.util.find_spec("numba") is not None:
-            return None
-        try:
-            self.native  # noqa: B018
-        except LookupError:
-            return None
-        return SLOWER
+        return SLOWER if not numba_is_there() and self.native else None
 
     def engine(self, labels: np.ndarray, name: str | None = None) -> OnnxEngine | NativeEngine:
         """Return an engine for streams of the classes `labels` (B,), the fastest if none is named."""
         able = self.engines()
         name = name or able[0]
         if name not in able:
-            why = "Numba" if name == "native" and self.hint() else "an engine that knows its layers"
-            raise ValueError(f"{self.name} cannot run in {name!r} here (it needs {why}); it can in {', '.join(able)}")
-        if name == "native":
+            why = self.hint() or "there is no such engine, or it does not know this model's layers"
+            raise ValueError(f"{self.name} cannot run in {name!r} here, but in {', '.join(able)}: {why}")
+        if name == "native" and self.native is not None:
             return NativeEngine(self.facts, self.native, labels)
         return OnnxEngine(self.facts, self.sessions, labels)
 
@@ -84,6 +75,11 @@ class Generator:
     ) -> Sampler:
         """Begin to generate; the arguments are those of `Sampler`."""
         return Sampler(self, seed, temperature, top_p, label, prompt, batch, engine)
+
+
+def numba_is_there() -> bool:
+    """Say whether the step can be compiled; asked without importing what takes a second."""
+    return importlib.util.find_spec("numba") is not None
 
 
 def load_generator(path_or_name: str | Path) -> Generator:

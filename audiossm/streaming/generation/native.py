@@ -17,7 +17,7 @@ from numba import njit
 from audiossm.streaming.generation import draw
 
 # Numba widens a float32 beside a Python number; these do not.
-ZERO, HALF, ONE, TWO, EPSILON = (np.float32(x) for x in (0, 0.5, 1, 2, 1e-5))
+ZERO, HALF, ONE, EPSILON = (np.float32(x) for x in (0, 0.5, 1, 1e-5))
 STEPS = np.float32(1 / 32)
 TAYLOR = tuple(np.float32(1 / x) for x in (720, 120, 24, 6))
 LOWEST, HIGHEST = np.float32(-40), np.float32(20)
@@ -167,31 +167,13 @@ def tier(w, at, m, spot, states, ff, u, v, y, pair, wide):
 
 
 @compiled
-def step(
-    codes,
-    heard,
-    pools,
-    ff,
-    embedding,
-    extra,
-    weights,
-    matrices,
-    states,
-    held,
-    rows,
-    skips,
-    us,
-    vs,
-    ys,
-    pairs,
-    wides,
-    logits,
-):
+def step(codes, heard, numbers, logits):
     """Hear a code (B,) of each stream, the one of number `heard`, and run every tier that is due.
 
-    Tuples hold an array for each tier; held and rows, (B, p H) each, one for each pool. extra (B, H) is added to the
-    embedding (codes + 1, H): that of the class.
+    Of `numbers`, held and rows hold an array (B, p H) for each pool, and what follows ff one for each tier. extra
+    (B, H), that of the class, is added to the embedding (codes + 1, H).
     """
+    embedding, extra, pools, held, rows, ff, weights, matrices, states, skips, us, vs, ys, pairs, wides = numbers
     batch, count = len(codes), heard
     for k in range(len(weights)):
         u, w, at, m, spot = us[k], weights[k], 0, matrices[k], 0
@@ -230,7 +212,7 @@ draw_code, code_bits = compiled(draw.draw_code), compiled(draw.code_bits)
 def run(given, uniforms, temperature, top_p, last, heard, numbers, logits, bits):
     """Go on by n samples, as `OnnxEngine.run` says: codes into given (n, B), bits into bits (n, B)."""
     for n in range(len(given)):
-        step(last, heard + n, *numbers, logits)
+        step(last, heard + n, numbers, logits)
         for b in range(len(last)):
             if given[n, b] < 0:
                 given[n, b] = draw_code(logits[b], uniforms[n, b], temperature, top_p)

@@ -112,23 +112,8 @@ class NativeEngine:
         ff = tuple(inside for _, _, inside in native.sizes)
         wides = tuple(map(zeros, ff))
         extra = native.classes[labels].astype(np.float32)
-        self._numbers: tuple[Any, ...] = (
-            native.pools,
-            ff,
-            native.embedding,
-            extra,
-            native.weights,
-            native.matrices,
-            self._states,
-            self._held,
-            self._rows,
-            skips,
-            us,
-            vs,
-            ys,
-            pairs,
-            wides,
-        )
+        self._numbers: tuple[Any, ...] = (native.embedding, extra, native.pools, self._held, self._rows)
+        self._numbers += (ff, native.weights, native.matrices, self._states, skips, us, vs, ys, pairs, wides)
         self._logits = zeros(facts.coding.outputs)
         self.reset()
         self.run(np.zeros((0, batch), np.int64), np.zeros((0, batch, 2)), 1.0, 1.0)  # compiles, or loads what was
@@ -144,7 +129,7 @@ class NativeEngine:
         """Hear a code (B,) of each stream; return what is known of the next, (B, K), until the next call."""
         from audiossm.streaming.generation.native import step
 
-        step(codes, self._heard, *self._numbers, self._logits)
+        step(codes, self._heard, self._numbers, self._logits)
         self._heard += 1
         return self._logits
 
