@@ -109,6 +109,14 @@ def test_before_the_first_sample_the_embedding_is_zero(coding):
     assert all(p.grad is None or not p.grad.any() for p in model.embedding.parameters())
 
 
+def test_embeddings_of_like_codes_begin_alike():
+    torch.manual_seed(0)
+    e = GenerationModel(replace(TINY, d_model=256)).embedding.weight.detach()[:256]
+    like = torch.nn.functional.cosine_similarity
+    assert like(e[1:], e[:-1]).mean() > 0.95 and like(e[100:], e[:-100]).abs().mean() < 0.3
+    assert e.var() == pytest.approx(1, abs=0.15) and torch.linalg.matrix_rank(e) > 60
+
+
 def test_a_model_of_classes():
     torch.manual_seed(0)
     model = GenerationModel(replace(TINY, classes=("high", "low"))).eval()
