@@ -12,37 +12,13 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from statistics import median
 
 import torch
-from torch import nn
-from torch.nn import functional as F
 
-from audiossm.backbones import SaShiMi
 from audiossm.kernels import dispatch
+from audiossm.kernels.bench import Clock, gpu_clock, graph_clock
+from audiossm.tasks import GenerationConfig, GenerationModel
 from audiossm.training.sampler import sample
-
-CODES = 256
-
-
-class CodeModel(nn.Module):
-    """Codes in, loss of the next code out."""
-
-    def __init__(self):
-        super().__init__()
-        self.start = CODES
-        self.embedding = nn.Embedding(CODES + 1, 64)
-        self.backbone = SaShiMi(64)
-        self.head = nn.Linear(64, CODES)
-
-    def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of codes (B, L)."""
-        y, _ = self.backbone(self.embed(codes))
-        return F.cross_entropy(self.head(y).flatten(0, 1), codes.flatten())
-
-    def embed(self, codes: torch.Tensor, label: None = None) -> torch.Tensor:
-        """Return the backbone's input."""
-        return self.embedding(codes)
 
 
 def main() -> None:
@@ -60,8 +36,8 @@ def main() -> None:
     torch.set_float32_matmul_precision("highest" if asked.no_tf32 else "high")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, B{asked.batch} L{asked.length}", flush=True)
     torch.manual_seed(0)
-    codes = torch.randint(CODES, (asked.batch, asked.length), device="cuda")
-    model = CodeModel().cuda()
+    model = GenerationModel(GenerationConfig(rate=16000)).cuda()
+    codes = torch.randint(model.coding.codes, (asked.batch, asked.length), device="cuda")
     if asked.sample:
         for batch in (1, 128, 16, 512):
             report_rate(model.eval(), batch, asked.profile)
@@ -71,37 +47,28 @@ def main() -> None:
         for parameter in model.parameters():
             parameter.grad = None
         with torch.autocast("cuda", torch.bfloat16) if asked.bf16 else nullcontext():
-            loss = model(codes)
+            loss = model.bits(model(codes)[0], codes).mean()
         loss.backward()
         return loss
 
-    report("ours, eager", step)
-    report("ours, graph", graphed(step))
+    report("ours, eager", step, gpu_clock)
+    report("ours, graph", step, graph_clock)
     if asked.profile:
         profile(step)
     installed, dispatch.INSTALLED = dispatch.INSTALLED, False
-    report("torch, graph", graphed(step))
+    report("torch, graph", step, graph_clock)
     dispatch.INSTALLED = installed
 
 
-def report(name: str, step: Callable[[], object], repeats: int = 20) -> None:
+def report(name: str, step: Callable[[], object], clock: Clock) -> None:
     """Print the median time of a step and the most memory it takes."""
-    for _ in range(3):
-        step()
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    times = []
-    for _ in range(repeats):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        step()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end))
-    peak = torch.cuda.max_memory_reserved() / 2**30
-    print(f"{name:32} {median(times):8.2f} ms   {peak:6.2f} GiB", flush=True)
+    ms = clock(step)
+    print(f"{name:16} {ms:8.2f} ms   {torch.cuda.max_memory_reserved() / 2**30:6.2f} GiB", flush=True)
 
 
-def report_rate(model: CodeModel, batch: int, kernels: bool, pieces: int = 200) -> None:
+def report_rate(model: GenerationModel, batch: int, kernels: bool, pieces: int = 200) -> None:
     """Print how many samples a second are drawn, once the graph is recorded, and what a piece of 16 launches."""
     drawn = sample(model, batch, 16 * (pieces + 3), top_p=0.95)
     next(drawn)
@@ -114,20 +81,6 @@ def report_rate(model: CodeModel, batch: int, kernels: bool, pieces: int = 200) 
     seconds = time.perf_counter() - begin
     took = f"{1e6 * seconds / samples:7.1f} us a step"
     print(f"B{batch:<4} {batch * samples / seconds:12,.0f} samples/s   {took}", flush=True)
-
-
-def graphed(step: Callable[[], object]) -> Callable[[], object]:
-    """Record a step; return its replay."""
-    torch.cuda.empty_cache()
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
 
 
 def profile(step: Callable[[], object]) -> None:
