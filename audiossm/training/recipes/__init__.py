@@ -8,11 +8,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
-from audiossm.tasks import GenerationConfig, KeywordConfig
-from audiossm.training.options import GenerateOptions, TrainOptions
+from audiossm.tasks import EnhancementConfig, GenerationConfig, KeywordConfig
+from audiossm.training.options import EnhanceOptions, GenerateOptions, TrainOptions
 
-Config = TypeVar("Config", KeywordConfig, GenerationConfig)
-Options = TypeVar("Options", TrainOptions, GenerateOptions)
+Config = TypeVar("Config", KeywordConfig, GenerationConfig, EnhancementConfig)
+Options = TypeVar("Options", TrainOptions, GenerateOptions, EnhanceOptions)
 
 
 @dataclass(frozen=True)
