@@ -145,22 +145,22 @@ def evaluate_enhanced(
 
 def show_enhanced(title: str, report: dict[str, Any]) -> None:
     """Print the scores of all files, and of those of each ratio of speech to noise."""
-    table = Table(title=f"{title} on {report['n']} files; 95 % intervals in brackets", box=box.SIMPLE, pad_edge=False)
-    table.add_column("")
+    table = Table(title=f"{title} on {report['n']} files; in brackets 95 % intervals", box=box.SIMPLE, pad_edge=False)
+    table.add_column("", no_wrap=True)
     for head, _ in SCORES.values():
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right")
 
     def cell(score: float | None, digits: int, ci95: list[float] | None = None) -> str:
         if score is None:
-            return ""
-        return f"{score:.{digits}f}" + ("" if ci95 is None else " ({:.{d}f} – {:.{d}f})".format(*ci95, d=digits))
+            return "none"
+        return f"{score:.{digits}f}" + ("" if ci95 is None else " ({:.{d}f}–{:.{d}f})".format(*ci95, d=digits - 1))
 
     for name, row in report["scores"].items():
         table.add_row(name, *(cell(row[m]["mean"], digits, row[m]["ci95"]) for m, (_, digits) in SCORES.items()))
     for ratio, rows in report["by_snr"].items():
         table.add_section()
         for name, row in rows.items():
-            table.add_row(f"{name} at {ratio} dB", *(cell(row[m], digits) for m, (_, digits) in SCORES.items()))
+            table.add_row(f"{name}, {ratio} dB", *(cell(row[m], digits) for m, (_, digits) in SCORES.items()))
     Console().print(table)
 
 

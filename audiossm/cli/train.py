@@ -287,7 +287,9 @@ def generate(
 @train.command()
 def enhance(
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
-    clean: Annotated[Path | None, typer.Option(help="Any folder of clean speech, with or without manifest.csv.")] = None,
+    clean: Annotated[
+        Path | None, typer.Option(help="Any folder of clean speech, with or without manifest.csv.")
+    ] = None,
     noise: Annotated[
         list[Path] | None, typer.Option(help="Folder of recordings of noise, to mix with the speech. Repeatable.")
     ] = None,
@@ -314,7 +316,9 @@ def enhance(
     lr: Annotated[float | None, typer.Option(help="Learning rate; SSM parameters have 0.001.")] = None,
     window: Annotated[float | None, typer.Option(help="Seconds that a step hears of a recording (3).")] = None,
     snr: Annotated[str | None, typer.Option(help="Range of speech to noise in dB (-5,20).")] = None,
-    level: Annotated[str | None, typer.Option(help="Range of the speech's level in dB of full scale (-40,-15).")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="Range of the speech's level in dB of full scale (-40,-15).")
+    ] = None,
     speed: Annotated[float | None, typer.Option(help="Share by which speech may be faster or slower (0.1).")] = None,
     room_share: Annotated[float | None, typer.Option(help="Share of the speech that is heard in rooms (0.25).")] = None,
     early: Annotated[

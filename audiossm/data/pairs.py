@@ -88,7 +88,9 @@ def side_by_side(root: Path, split: str) -> list[Pair]:
     paths = sound_files(noisy)
     alone = [path for path in paths if key(path) not in of_key]
     if alone:
-        raise ValueError(f"{len(alone)} of {len(paths)} files in {noisy} have none of their name in {clean}: {alone[0]}")
+        raise ValueError(
+            f"{len(alone)} of {len(paths)} files in {noisy} have none of their name in {clean}: {alone[0]}"
+        )
     above = {root.parent / row["path"]: ratio(row) for row in manifest_rows(root.parent)}
     return [Pair(path, of_key[key(path)], above.get(path, told_by_name(path))) for path in paths]
 

@@ -31,7 +31,9 @@ def write_beside(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def save_model(folder: Path, model: KeywordModel | GenerationModel | EnhancementModel, training: dict[str, Any]) -> None:
+def save_model(
+    folder: Path, model: KeywordModel | GenerationModel | EnhancementModel, training: dict[str, Any]
+) -> None:
     """Write a model with a JSON-able summary of its training into a folder."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     about = {"format": FORMAT, "task": model.task, "config": asdict(model.config), "training": training}

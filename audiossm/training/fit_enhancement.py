@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from audiossm.training.splits import for_training
 from audiossm.training.window_loader import WindowBatches
 
 LONGEST_ROOM = 1.0  # seconds of an impulse response that are kept
+Reader = Callable[[Sequence[Clip]], tuple[Recordings, list[str]]]
 SILENT = np.zeros(1, np.int16)  # the noise of those who have none
 
 
@@ -92,15 +94,15 @@ def train_enhancement(
     model = EnhancementModel(config)
     samples = window_samples(model, options)
     size = math.ceil(samples * (1 + options.speed)) + 1  # what is heard faster is read from more of a recording
-    read = {"rate": config.rate, "memory": memory, "progress": progress and first}
+    read = partial(open_recordings, rate=config.rate, memory=memory, progress=progress and first)
     clips = find_clips(clean) if clean is not None else []
     if clean is not None:
-        train = cut(for_training(clips, Path(clean)), size, say=say, **read)
+        train = cut(for_training(clips, Path(clean)), size, read, say)
     else:
         assert pairs is not None
-        train = cut_pairs(pairs, size, say=say, **read)
+        train = cut_pairs(pairs, size, read, say)
     watched = find_clips(val_clean) if val_clean is not None else [clip for clip in clips if clip.split == "val"]
-    val = cut(watched, samples, say=silent, **read) if watched else None
+    val = cut(watched, samples, read, silent) if watched else None
     if min(len(train), len(val or train)) < local * machines:
         raise ValueError(f"fewer windows than devices ({local * machines}): train on fewer devices")
     sounds = load_recordings(noise, config.rate, options.window) if noise else SILENT
@@ -132,29 +134,26 @@ def train_enhancement(
     return model
 
 
-def cut(
-    clips: Sequence[Clip], size: int, rate: int, memory: float, progress: bool, say: Callable[[str], None]
-) -> Windows:
-    """Cut recordings of speech into windows of `size` samples; silence follows those that are shorter."""
-    recordings, lines = open_recordings(clips, rate, memory, progress)
+def cut(clips: Sequence[Clip], size: int, read: Reader, say: Callable[[str], None], kind: str = "") -> Windows:
+    """Cut recordings into windows of `size` samples; silence follows those that are shorter."""
+    recordings, lines = read(clips)
     for line in lines:
-        say(line)
+        say(kind + line)
     return Windows(recordings, size, torch.zeros(len(recordings), dtype=torch.int64))
 
 
-def cut_pairs(
-    root: str | Path, size: int, rate: int, memory: float, progress: bool, say: Callable[[str], None]
-) -> PairedWindows:
+def cut_pairs(root: str | Path, size: int, read: Reader, say: Callable[[str], None]) -> PairedWindows:
     """Cut pairs into windows; raise ValueError where noisy and clean files are of unequal length."""
     pairs = find_pairs(root, "train")
-    both: list[Recordings] = []
-    for kind in ("clean", "noisy"):
-        clips = [Clip(getattr(pair, kind), "", "", "") for pair in pairs]
-        recordings, lines = open_recordings(clips, rate, memory / 2, progress)
-        for line in lines:
-            say(f"{kind}: {line}")
-        both.append(recordings)
-    clean, noisy = both
+    clean, noisy = (
+        cut([Clip(path, "", "", "") for path in paths], size, read, say, kind).recordings
+        for kind, paths in {
+            "clean: ": [pair.clean for pair in pairs],
+            "noisy: ": [pair.noisy for pair in pairs],
+        }.items()
+    )
+    if len(clean) != len(noisy):
+        raise ValueError(f"{root} has empty files whose partners are not: take both away")
     unlike = [i for i, ends in enumerate(zip(clean.lengths, noisy.lengths, strict=True)) if ends[0] != ends[1]]
     if unlike:
         pair = pairs[unlike[0]]

@@ -50,7 +50,7 @@ class Scenes(nn.Module):
     def in_rooms(self, speech: Tensor) -> tuple[Tensor, Tensor]:
         """Return speech as it is heard in rooms, some of it, and without what comes late."""
         o, rate = self.options, self.rate
-        batch, samples = speech.shape
+        batch = len(speech)
         if self.responses is None:
             responses = augment.rooms(batch, round(o.room_decay[1] * rate), rate, *o.room_decay, speech.device)
         else:
@@ -96,5 +96,3 @@ def uniform(like: Tensor, low: float, high: float) -> Tensor:
 def chosen(like: Tensor, share: float) -> Tensor:
     """Choose rows, each with a probability: (B, 1) bool."""
     return torch.rand(len(like), 1, device=like.device) < share
-
-

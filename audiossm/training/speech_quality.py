@@ -16,7 +16,9 @@ def check_installed() -> None:
     """Raise ModuleNotFoundError, in one line, where the libraries that score are missing."""
     missing = [name for name in ("pesq", "pystoi") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ModuleNotFoundError(f"to score speech, {' and '.join(missing)} is needed: pip install 'audiossm[enhance]'")
+        raise ModuleNotFoundError(
+            f"to score speech, {' and '.join(missing)} is needed: pip install 'audiossm[enhance]'"
+        )
 
 
 def score(estimate: np.ndarray, clean: np.ndarray, rate: int) -> np.ndarray:

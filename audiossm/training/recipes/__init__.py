@@ -32,6 +32,7 @@ class Recipe(Generic[Config, Options]):
 
         Their state sizes are their own: N means another thing in each.
         """
+        assert not isinstance(self.config, EnhancementConfig), "whose layers are of one kind"
         depth = self.config.layers if depth is None else depth
         return Recipe(replace(self.config, pattern=pattern, layers=depth, d_state=None), self.options)
 
