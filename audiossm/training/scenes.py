@@ -73,9 +73,8 @@ class Scenes(nn.Module):
         """Bring a scene to a level, through a narrow band or beyond full scale; `loudness` (B, 1): its speech's."""
         o = self.options
         loudness = active_level(clean, self.rate) if loudness is None else loudness
-        highest = torch.where(
-            chosen(loudness, o.band_share), uniform(loudness, o.band_hz, self.rate / 2), self.rate / 2
-        )
+        narrow = chosen(loudness, o.band_share)
+        highest = torch.where(narrow, uniform(loudness, o.band_least, 1.0), 1.0) * self.rate / 2
         noisy, clean = (augment.cut_above(audio, self.rate, highest) for audio in (noisy, clean))
         gain = 10 ** (uniform(loudness, *o.level_db) / 20) / (loudness + 1e-6)
         gain = gain.minimum(LOUDEST / (noisy.abs().amax(1, keepdim=True) + 1e-6))
