@@ -15,6 +15,7 @@ from audiossm.streaming.bench import measure
 from audiossm.streaming.constants import with_constants
 from audiossm.streaming.detector import Detector
 from audiossm.streaming.devices import Device, find_device, input_devices
+from audiossm.streaming.enhancement import Enhancer, EnhancementStream, load_enhancer
 from audiossm.streaming.files import released_models, task_of
 from audiossm.streaming.generation import Generator, Sampler, load_generator
 from audiossm.streaming.level import Level
@@ -31,6 +32,8 @@ __all__ = [
     "Detector",
     "Device",
     "DeviceLost",
+    "EnhancementStream",
+    "Enhancer",
     "Event",
     "Filterbank",
     "FrameClock",
@@ -47,6 +50,7 @@ __all__ = [
     "find_device",
     "input_devices",
     "load",
+    "load_enhancer",
     "load_generator",
     "measure",
     "rate_constants",
