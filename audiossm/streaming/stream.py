@@ -70,6 +70,11 @@ class KeywordStream:
         return self._posteriors[0].copy()
 
     @property
+    def latency(self) -> float:
+        """Samples at the stream's rate from a sound to what is known of it: those of a frame."""
+        return self.model.metadata.latency * self.rate / self.model.metadata.rate
+
+    @property
     def seconds(self) -> float:
         """Seconds of input heard."""
         return self._heard / self.rate
