@@ -58,9 +58,7 @@ def build_enhancement(model: EnhancementModel, training: dict[str, Any], data_te
     return proto
 
 
-def metadata(
-    model: EnhancementModel, packing: Packing, training: dict[str, Any], data_terms: str
-) -> dict[str, Any]:
+def metadata(model: EnhancementModel, packing: Packing, training: dict[str, Any], data_terms: str) -> dict[str, Any]:
     """Return the JSON object of models/FORMAT.md."""
     return {
         "format": FORMAT,

@@ -48,7 +48,11 @@ def export(
         done = (export_generation if task == "generation" else export_enhancement)(run, out, data_terms)
     if golden is not None:
         write_golden(out, golden)
-    attempts = {"keywords": "listen {}", "generation": "generate {} out.wav", "enhancement": "denoise {} in.wav out.wav"}
+    attempts = {
+        "keywords": "listen {}",
+        "generation": "generate {} out.wav",
+        "enhancement": "denoise {} in.wav out.wav",
+    }
     if as_json:
         typer.echo(json.dumps(asdict(done) | {"path": str(done.path)}))
     else:

@@ -43,7 +43,9 @@ class AudioFile:
             while len(block := self._file.read(samples, dtype="float32", always_2d=True)):
                 yield block
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{self._file.name} cannot be read on ({error.error_string.strip().rstrip('.')})") from None
+            raise ValueError(
+                f"{self._file.name} cannot be read on ({error.error_string.strip().rstrip('.')})"
+            ) from None
 
     def __enter__(self) -> "AudioFile":
         return self
@@ -70,7 +72,9 @@ def sound_file(
     if not out.parent.is_dir():
         raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise PermissionError(f"cannot write {out}: " + ("it is a folder" if out.is_dir() else "its folder is read-only"))
+        raise PermissionError(
+            f"cannot write {out}: " + ("it is a folder" if out.is_dir() else "its folder is read-only")
+        )
     subtype = "OPUS" if out.suffix == ".opus" else soundfile.default_subtype(kind)
     if like is not None:
         kind = like.format if kind == "WAV" and like.format in WAVS else kind
@@ -84,7 +88,7 @@ def sound_file(
     except soundfile.LibsndfileError as error:
         part.unlink(missing_ok=True)
         reason = error.error_string.strip().rstrip(".")
-        raise ValueError(f"cannot write {out} with {channels} channels at {rate} Hz: {reason}") from None
+        raise ValueError(f"cannot write {out} ({rate} Hz, channels: {channels}): {reason}") from None
     try:
         with file:
             yield file

@@ -126,7 +126,9 @@ def erb_bands(bands: int, frequencies: int, rate: int) -> Tensor:
 
     for single in range(bands):
         low, high = (erb(torch.tensor(place, dtype=torch.float64)) for place in (single, frequencies - 1))
-        rest = (10 ** torch.linspace(float(low), float(high), bands - single, dtype=torch.float64) - 1) / 0.00437 / hertz
+        rest = (
+            (10 ** torch.linspace(float(low), float(high), bands - single, dtype=torch.float64) - 1) / 0.00437 / hertz
+        )
         if len(rest) < 2 or rest[1] - rest[0] >= 1 - 1e-9:
             break
     centres = torch.cat((torch.arange(single).double(), rest))

@@ -39,6 +39,8 @@ class EnhancementStream:
         if not 0 <= strength <= 1:
             raise ValueError(f"the strength must be 0 to 1, not {strength}")
         self.strength = strength
+        self.skipping = False
+        """Whether frames pass as they are, without the model: where a machine is too slow for a moment."""
         self._frame = facts.frame
         if self.rate == facts.rate:
             self._down = self._up = None
@@ -56,6 +58,7 @@ class EnhancementStream:
         """Forget all audio: the stream is as new, and may get another number of channels."""
         self._shape: tuple[int, ...] | None = None  # (channels,), or () for chunks without that axis
         self._frames = 0  # frames completed
+        self._turn = 0  # which buffer holds the state
         self._heard = 0  # samples of input
         self._given = 0  # samples of output
         self._mix = self.strength
@@ -98,7 +101,9 @@ class EnhancementStream:
         # Before its beginning there was silence.
         past = self._down.reach if self._down else 0
         self._dry, self._dry_from = np.zeros((channels, past), np.float32), -past  # input that is still needed
-        self._wet = np.zeros((channels, self._up.reach if self._up else 0), np.float32)  # the same of the model's output
+        self._wet = np.zeros(
+            (channels, self._up.reach if self._up else 0), np.float32
+        )  # the same of the model's output
 
     def _run(self, chunk: np.ndarray) -> Iterator[np.ndarray]:
         """Hear a chunk; yield (channels, m) for each frame that it completes."""
@@ -122,15 +127,16 @@ class EnhancementStream:
     def _complete(self) -> np.ndarray:
         """Run the complete frame; return what of the output is new."""
         begin, end = self._frames * self._frame, (self._frames + 1) * self._frame
-        if self._down:
-            self._audio[:] = self._down.frame(self._dry, self._dry_from, begin, end)
-        else:
-            self._audio[:] = self._dry[:, begin - self._dry_from :]
-        self.model.session.run_with_iobinding(self._calls[self._frames % 2])
+        if not self.skipping:
+            if self._down:
+                self._audio[:] = self._down.frame(self._dry, self._dry_from, begin, end)
+            else:
+                self._audio[:] = self._dry[:, begin - self._dry_from :]
+            self.model.session.run_with_iobinding(self._calls[self._turn])
+            self._turn = 1 - self._turn
         self._frames += 1
         ready = (self._up.count(end) if self._up else end) - self._delay
-        wet = self._at_rate(end, max(0, ready))
-        mixed = self._mixed(wet)
+        mixed = self._mixed(self._at_rate(end, max(0, ready)), 0 if self.skipping else self.strength)
         self._given += mixed.shape[1]
         self._forget()
         return mixed
@@ -146,15 +152,15 @@ class EnhancementStream:
         self._wet = wet[:, :0]
         return wet[:, begin - first : last - first]
 
-    def _mixed(self, wet: np.ndarray) -> np.ndarray:
-        """Mix the output with the input."""
-        if self._mix == self.strength == 1:
+    def _mixed(self, wet: np.ndarray, strength: float) -> np.ndarray:
+        """Mix the output with the input, on the way to a strength that is reached within a frame."""
+        if self._mix == strength == 1:
             return wet.copy()
         begin = self._given - self._dry_from
         dry = self._dry[:, begin : begin + wet.shape[1]]
-        share = np.linspace(self._mix, self.strength, wet.shape[1] + 1, dtype=np.float32)[1:]
+        share = np.linspace(self._mix, strength, wet.shape[1] + 1, dtype=np.float32)[1:]
         if wet.shape[1]:
-            self._mix = self.strength
+            self._mix = strength
         return dry + share * (wet - dry)
 
     def _forget(self) -> None:
