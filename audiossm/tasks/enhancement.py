@@ -66,9 +66,10 @@ class EnhancementConfig:
 class EnhancementModel(Mixer):
     """Audio (B, L, 1) to enhanced audio, `frame` samples for each frame that it completes.
 
-    y[:, i] is made of u[:, i - delay] and what was before u[:, i - delay + latency].
+    y[:, i] is made of u[:, i - delay] and what was before u[:, i - delay + latency]. The state is the network's.
 
     Attributes:
+        network: a `SpectralMask` or a `WaveformNetwork`.
         frame: samples of a call of an exported file.
         delay: samples by which the output lags.
         latency: frame + delay, from a sample's coming to its leaving.
@@ -76,25 +77,25 @@ class EnhancementModel(Mixer):
 
     task: ClassVar[str] = "enhancement"
     config_type = EnhancementConfig
-    frame: int
-    delay: int
-
-    def __new__(cls, config: EnhancementConfig) -> "EnhancementModel":
-        """Build the model of the encoder that is asked for."""
-        kind = {"spectrum": SpectralEnhancement, "waveform": WaveformEnhancement}[config.encoder]
-        return super().__new__(kind if cls is EnhancementModel else cls)
 
     def __init__(self, config: EnhancementConfig):
         super().__init__()
         self.config = config
+        self.network = SpectralMask(config) if config.encoder == "spectrum" else WaveformNetwork(config)
+        self.frame, self.delay = self.network.frame, self.network.delay
+        self.any_rate, self.native_rate = self.network.any_rate, self.network.native_rate
+        self.latency = self.frame + self.delay
 
-    @property
-    def latency(self) -> int:
-        """Samples that must have come before a sample can leave."""
-        return self.frame + self.delay
+    def initial_state(self, batch: int) -> State:
+        """Return the network's zero state."""
+        return self.network.initial_state(batch)
+
+    def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
+        """Map u (B, L, 1) at `rate` Hz to (B, n frame, 1); a waveform's network answers to each sample, (B, L, 1)."""
+        return self.network(u, state, rate=rate)
 
 
-class SpectralEnhancement(EnhancementModel):
+class SpectralMask(Mixer):
     """A mask on a short-time spectrum.
 
     The spectrum's compressed magnitude, real and imaginary part are averaged over ERB-like bands; groups of bands
@@ -104,8 +105,11 @@ class SpectralEnhancement(EnhancementModel):
     State: "analysis.*", "blocks.*", "synthesis.*".
     """
 
+    spread: Tensor
+    gather: Tensor
+
     def __init__(self, config: EnhancementConfig):
-        super().__init__(config)
+        super().__init__()
         self.frame = round(config.window * config.rate / 2)
         window = 2 * self.frame
         self.delay = window - self.frame
@@ -131,9 +135,6 @@ class SpectralEnhancement(EnhancementModel):
         with torch.no_grad():  # at first the audio passes
             self.head.weight.mul_(0.1)
             self.head.bias.copy_(torch.tensor([1.0, 0.0]).repeat_interleave(config.fold))
-
-    spread: Tensor
-    gather: Tensor
 
     def initial_state(self, batch: int) -> State:
         """Return zeros."""
@@ -164,14 +165,14 @@ class SpectralEnhancement(EnhancementModel):
         return torch.stack((re * gain_re - im * gain_im, re * gain_im + im * gain_re), dim=2)
 
 
-class WaveformEnhancement(EnhancementModel):
+class WaveformNetwork(Mixer):
     """SaShiMi's U-Net from samples to samples. State: SaShiMi's."""
 
     any_rate = True
     delay = 0
 
     def __init__(self, config: EnhancementConfig):
-        super().__init__(config)
+        super().__init__()
         self.native_rate = config.rate
         self.widen = nn.Linear(1, config.d_model)
         self.backbone = SaShiMi(
