@@ -1,6 +1,5 @@
 """A trained enhancement model -> one ONNX file, verified against the module (models/FORMAT.md)."""
 
-import json
 from pathlib import Path
 from typing import Any
 

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from audiossm.export.packing import Packing, reverse
 from audiossm.export.stack import JointSystem
-from audiossm.mixers.base import State, part
-from audiossm.tasks.enhancement import EnhancementModel, SpectralEnhancement
+from audiossm.mixers.base import Mixer, State, part
+from audiossm.tasks.enhancement import EnhancementModel, SpectralMask
 
 
 def frame_of(model: EnhancementModel) -> "SpectralFrame | SampleFrame":
     """Return the frame of a model, with its `packing` of states and `pack`, which packs a state of the model."""
-    return SpectralFrame(model) if isinstance(model, SpectralEnhancement) else SampleFrame(model)
+    network = model.network
+    return SpectralFrame(network) if isinstance(network, SpectralMask) else SampleFrame(network)
 
 
 class SpectralFrame(nn.Module):
@@ -26,19 +27,19 @@ class SpectralFrame(nn.Module):
     State: past (W - frame) the samples before the frame, x (2, N, blocks, P C), tail (W - frame).
     """
 
-    def __init__(self, model: SpectralEnhancement):
+    def __init__(self, network: SpectralMask):
         super().__init__()
-        self.model = model
-        self.system = JointSystem([block.mixer for block in model.blocks.layers])  # type: ignore[misc]
-        self.packing = Packing(self.kept(model.initial_state(1)))
+        self.network = network
+        self.system = JointSystem([block.mixer for block in network.blocks.layers])  # type: ignore[misc]
+        self.packing = Packing(self.kept(network.initial_state(1)))
         # A single number up to 1e-8 counts as zero for the exporter, which leaves out its addition.
-        self.compression = copy(model.compression)
-        self.compression.floor = torch.full((model.frame + 1,), model.compression.floor)  # type: ignore[assignment]
+        self.compression = copy(network.compression)
+        self.compression.floor = torch.full((network.frame + 1,), network.compression.floor)  # type: ignore[assignment]
 
     def kept(self, state: State) -> State:
         """Return a model's state after whole frames as the file keeps it."""
         systems = [reverse(x) for x in part(state, "blocks").values()]
-        past = state["analysis.held"][:, -self.model.delay :]
+        past = state["analysis.held"][:, -self.network.delay :]
         return {"past": past, "x": torch.stack(systems, dim=3), "tail": state["synthesis.tail"]}
 
     def pack(self, state: State) -> Tensor:
@@ -47,26 +48,26 @@ class SpectralFrame(nn.Module):
 
     def forward(self, audio: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run a frame."""
-        model, before = self.model, self.packing.unpack(state)
+        network, before = self.network, self.packing.unpack(state)
         heard = torch.cat((before["past"], audio), dim=1)
-        spectrum = model.analysis.spectra(heard)  # (B, 2, F)
+        spectrum = network.analysis.spectra(heard)  # (B, 2, F)
         u, systems = self.blocks(self.widened(spectrum), before["x"])
-        enhanced = self.masked(spectrum, self.gains(u)).flatten(1) @ model.synthesis.matrix
-        start, end = enhanced[:, : model.frame], enhanced[:, model.frame :]
-        kept = heard[:, -model.delay :]
+        enhanced = self.masked(spectrum, self.gains(u)).flatten(1) @ network.synthesis.matrix
+        start, end = enhanced[:, : network.frame], enhanced[:, network.frame :]
+        kept = heard[:, -network.delay :]
         return start + before["tail"], torch.cat((kept, *systems, end), dim=1)
 
     def widened(self, spectrum: Tensor) -> Tensor:
         """Return what the blocks hear, (B, P C)."""
-        model = self.model
-        scale, shift = model.norm.constants()
-        features = (self.compression(spectrum) @ model.gather).flatten(1) * scale + shift
-        grouped = features.unflatten(-1, (3, model.places, -1)).transpose(1, 2).flatten(2)  # (B, P, 3 fold)
-        return (model.widen(grouped) + model.place).flatten(1)
+        network = self.network
+        scale, shift = network.norm.constants()
+        features = (self.compression(spectrum) @ network.gather).flatten(1) * scale + shift
+        grouped = features.unflatten(-1, (3, network.places, -1)).transpose(1, 2).flatten(2)  # (B, P, 3 fold)
+        return (network.widen(grouped) + network.place).flatten(1)
 
     def blocks(self, u: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run a step of the blocks, u (B, P C); return their output and the states afterwards."""
-        blocks: list[Any] = list(self.model.blocks.layers)
+        blocks: list[Any] = list(self.network.blocks.layers)
         count, inputs = len(blocks), []
         scale, shift = (torch.cat(parts) for parts in zip(*(block.norm.constants() for block in blocks), strict=True))
         gains, ahead = self.system.gain * scale, self.system.free(x) + self.system.gain * shift
@@ -84,13 +85,13 @@ class SpectralFrame(nn.Module):
 
     def gains(self, u: Tensor) -> Tensor:
         """Return the complex gain of each frequency, (B, 2, F)."""
-        model = self.model
-        gains = model.head(u.unflatten(-1, (model.places, -1))) + model.head_place  # (B, P, 2 fold)
-        return gains.unflatten(-1, (2, -1)).transpose(1, 2).flatten(2).tanh() @ model.spread
+        network = self.network
+        gains = network.head(u.unflatten(-1, (network.places, -1))) + network.head_place  # (B, P, 2 fold)
+        return gains.unflatten(-1, (2, -1)).transpose(1, 2).flatten(2).tanh() @ network.spread
 
     def masked(self, spectrum: Tensor, gains: Tensor) -> Tensor:
         """Return the product of complex numbers (B, 2, F)."""
-        return self.model.apply_mask(spectrum.unsqueeze(1), gains.unsqueeze(1)).squeeze(1)
+        return self.network.apply_mask(spectrum.unsqueeze(1), gains.unsqueeze(1)).squeeze(1)
 
 
 class SampleFrame(nn.Module):
@@ -99,11 +100,11 @@ class SampleFrame(nn.Module):
     What counts within a frame is 0 where frames are whole, and is left out of the file.
     """
 
-    def __init__(self, model: EnhancementModel):
+    def __init__(self, network: Mixer):
         super().__init__()
-        self.model = model
-        self.counts = {name: value for name, value in model.initial_state(1).items() if not value.is_floating_point()}
-        self.packing = Packing(self.kept(model.initial_state(1)))
+        self.network = network
+        self.counts = {name: value for name, value in network.initial_state(1).items() if not value.is_floating_point()}
+        self.packing = Packing(self.kept(network.initial_state(1)))
 
     def kept(self, state: State) -> State:
         """Return a model's state after whole frames as the file keeps it."""
@@ -117,5 +118,5 @@ class SampleFrame(nn.Module):
         """Run a frame."""
         kept = self.packing.shaped(self.packing.unpack(state))
         before = {name: reverse(value) for name, value in kept.items()} | self.counts
-        y, after = self.model(audio.unsqueeze(-1), before)
+        y, after = self.network(audio.unsqueeze(-1), before)
         return y.squeeze(-1), torch.cat([value.flatten(1) for value in self.kept(after).values()], dim=1)

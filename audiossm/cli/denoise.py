@@ -1,6 +1,8 @@
 """`audiossm denoise`: clean a sound file, a folder of them, or a microphone as it is heard."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +69,7 @@ def single(model: "Enhancer", source: Path, out: Path, strength: float, as_json:
     with AudioFile(source) as file:
         seconds = file.seconds
     with bar("cleaning", round(1000 * seconds), 1000) as tell:
-        report = denoise_file(model, source, out, strength, lambda done: tell(round(1000 * done)))
+        report = denoise_file(model, source, out, strength, partial(tell_more, tell, 0.0))
     latency = 1000 * model.stream(report.rate).latency / report.rate
     if as_json:
         facts = {"path": str(out), "seconds": report.seconds, "real_time_factor": report.real_time_factor}
@@ -76,8 +78,8 @@ def single(model: "Enhancer", source: Path, out: Path, strength: float, as_json:
         return
     bad = f", {report.bad_samples} samples that were no number taken as silence" if report.bad_samples else ""
     print(
-        f"{out}: {report.seconds:.2f} s at {report.rate} Hz, aligned with the input (a stream would be {latency:.0f} ms "
-        f"late), real-time factor {report.real_time_factor:.4f}{bad}"
+        f"{out}: {report.seconds:.2f} s at {report.rate} Hz, aligned with the input (live: {latency:.0f} ms late), "
+        f"real-time factor {report.real_time_factor:.4f}{bad}"
     )
 
 
@@ -94,11 +96,8 @@ def folder(model: "Enhancer", source: Path, out: Path, strength: float, as_json:
     with bar("cleaning", round(1000 * sum(seconds_of(path) for path, _ in todo)), 1000) as tell:
         for path, place in todo:
             place.parent.mkdir(parents=True, exist_ok=True)
-            before = seconds
             try:
-                report = denoise_file(
-                    model, path, place, strength, lambda done, before=before: tell(round(1000 * (before + done)))
-                )
+                report = denoise_file(model, path, place, strength, partial(tell_more, tell, seconds))
             except (OSError, ValueError) as error:
                 failed.append(str(path))
                 remark(f"{path} is left out: {' '.join(str(error).split())}")
@@ -112,3 +111,8 @@ def folder(model: "Enhancer", source: Path, out: Path, strength: float, as_json:
         print(f"{out}: {len(todo) - len(failed)} files, {seconds:.0f} s, real-time factor {factor:.4f}")
     if failed:
         raise typer.Exit(1)
+
+
+def tell_more(tell: Callable[[int], None], before: float, done: float) -> None:
+    """Tell a progress bar in milliseconds of the seconds that are done, with those before."""
+    tell(round(1000 * (before + done)))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def keys() -> Iterator[Callable[[], str]]:
-    """Yield a function that returns the key pressed since it was last asked, "" if none. Without a terminal none ever is."""
+    """Yield a function that returns the key pressed since it was last asked, "" if none, as ever without a terminal."""
     if not sys.stdin or not sys.stdin.isatty():
         yield lambda: ""
     elif sys.platform == "win32":

@@ -9,7 +9,6 @@ from types import TracebackType
 import numpy as np
 import soundfile
 
-
 WAV_LIMIT = 2**32 - 2**16  # bytes that its header can count
 SAMPLE = {"PCM_S8": 1, "PCM_U8": 1, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}  # bytes; others at most 2
 ENDINGS = {"AIF": "AIFF", "OGA": "OGG", "OPUS": "OGG"}  # formats with endings that are not their names

@@ -18,10 +18,10 @@ def measure(model: Model | Enhancer, rate: int | None = None, seconds: float = 1
     Several rounds are run and the median of each figure is returned, so that one disturbance does not count.
 
     rate: Hz of the audio, None is the model's own. seconds: of audio, over all rounds.
-    Returns: real_time_factor (CPU time over audio time), frame_us_p50, frame_us_p99 and
-    frame_us_p999 (microseconds a frame, the last over all rounds together), latency_ms (algorithmic), rss_mib (memory of this process at the end, None where the system does not tell),
-    rss_growth_mib (by how much that is more than after the first two seconds), state_bytes, params, and the rate and
-    the seconds measured.
+    Returns: real_time_factor (CPU time over audio time), frame_us_p50, frame_us_p99 and frame_us_p999 (microseconds a
+    frame, the last over all rounds together), latency_ms (algorithmic), rss_mib (memory of this process at the end,
+    None where the system does not tell), rss_growth_mib (by how much that is more than after the first two seconds),
+    state_bytes, params, and the rate and the seconds measured.
     """
     if not 0 < seconds < float("inf"):
         raise ValueError(f"the seconds to measure must be a positive number, not {seconds}")

@@ -1,4 +1,4 @@
-"""A speaker, or a virtual device, fed with audio as it comes: its delay grows where it must and shrinks where it can."""
+"""A speaker, or a virtual device, fed with audio as it comes: its delay grows where it must, shrinks where it can."""
 
 import threading
 from typing import Any
@@ -108,7 +108,7 @@ class Playback:
             self._stream.start()
         except (sd.PortAudioError, ValueError) as error:
             raise OSError(
-                f"cannot play at {rate} Hz, the microphone's rate, on {device.name!r} ({error}): choose another --output"
+                f"cannot play at {rate} Hz, the microphone's rate, on {device.name!r} ({error}): give another --output"
             ) from None
         self.device = device
 

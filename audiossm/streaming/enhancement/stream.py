@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class EnhancementStream:
     """The changing half of an enhancement model: open it with `model.stream(rate)`.
 
-    What `push` and `flush` return, one after the other, is aligned with the input and as long: sample n is sample n of the
-    input, enhanced. It comes with the input sample n + `latency` at the latest. The result does not depend on how the audio
-    is cut into chunks, bit for bit, and memory does not grow. Each channel has a state of its own.
+    What `push` and `flush` return, one after the other, is aligned with the input and as long: sample n is sample n of
+    the input, enhanced. It comes with the input sample n + `latency` at the latest. The result does not depend on how
+    the audio is cut into chunks, bit for bit, and memory does not grow. Each channel has a state of its own.
 
     The model hears its own rate: other audio is resampled on the way in and out, 2 ms each, and what is above the
     model's band is dropped.
@@ -68,7 +68,7 @@ class EnhancementStream:
     def push(self, chunk: np.ndarray) -> np.ndarray:
         """Hear a chunk and return the enhanced audio that is ready, (m,) or (m, channels) float32, m from 0 on.
 
-        chunk: (n,) or (n, channels), any n from 0, the same channels each time; float32 or float64 in [-1, 1], or int16.
+        chunk: (n,) or (n, channels), any n from 0, always the same channels; float32 or float64 in [-1, 1], or int16.
         """
         chunk = checked(chunk)
         if self._shape is None:

@@ -1,7 +1,5 @@
 """Generation with ONNX Runtime: any model file, tier by tier, one call of a graph for each step of a tier."""
 
-from typing import Any
-
 import numpy as np
 import onnxruntime
 
