@@ -15,11 +15,13 @@ from torchmetrics.functional.audio import scale_invariant_signal_distortion_rati
 
 from audiossm.data import augment
 from audiossm.data.pairs import find_pairs
+from audiossm.export import export_enhancement
 from audiossm.kernels import dispatch
 from audiossm.tasks import EnhancementConfig, EnhancementModel, load_model
 from audiossm.training import EnhanceOptions, train_enhancement
 from audiossm.training.enhancement import EnhancementTraining
 from audiossm.training.enhancement_loss import WINDOWS, compressed, distance, si_sdr, spectral
+from audiossm.training.evaluate_enhancement import evaluate_enhancement
 from audiossm.training.fit_enhancement import load_responses
 from audiossm.training.graphed import Recorded
 from audiossm.training.scenes import Scenes, at_snr
@@ -309,6 +311,24 @@ def test_evaluate(run, learnt, folders, tmp_path):
     assert gain["ci95"][0] <= gain["mean"] <= gain["ci95"][1]
     assert report["scores"]["clean"]["estoi"]["mean"] == pytest.approx(1, abs=1e-3)
     assert len(list((tmp_path / "pictures").glob("gains-*.png"))) == 3
+
+
+def test_evaluate_a_file_at_other_rates(learnt, folders, tmp_path):
+    """The file scores as the module does, and about as well at another rate."""
+    pytest.importorskip("pesq")
+    pytest.importorskip("pystoi")
+    export_enhancement(learnt, tmp_path / "dn.onnx")
+    module, file = (
+        evaluate_enhancement([model], folders / "pairs", rates=rates)
+        for model, rates in [(learnt, ()), (tmp_path / "dn.onnx", (8000,))]
+    )
+    for metric in ("stoi", "si_sdr"):
+        both = [report["scores"]["model"][metric]["mean"] for report in (module, file)]
+        assert both[0] == pytest.approx(both[1], abs=1e-2)
+    heard = file["rates"]["8000"]
+    assert heard["model"]["si_sdr"] == pytest.approx(heard["band_limited"]["si_sdr"], abs=0.5)
+    with pytest.raises(ValueError, match="hears 4000 Hz alone: export it"):
+        evaluate_enhancement([learnt], folders / "pairs", rates=(8000,))
 
 
 # Bad input

@@ -149,7 +149,7 @@ class Compression(nn.Module):
         floor: of the power spectrum, so that silence has a gradient.
     """
 
-    def __init__(self, power: float = 0.3, floor: float = 1e-8):
+    def __init__(self, power: float = 0.3, floor: float = 2e-8):
         super().__init__()
         self.power, self.floor = power, floor
 
