@@ -129,6 +129,11 @@ def test_a_scene_of_everything_is_finite_and_differs_each_time():
     assert not silent.noisy.any() and not silent.clean.any()
 
 
+def test_a_pause_is_not_made_as_loud_as_speech():
+    scene = Scenes(hiss(), RATE, replace(PLAIN, level_db=(-20.0, -20.0)))(speech() * 1e-4)
+    assert (augment.level(scene.clean) < 0.02).all() and (augment.level(scene.noisy) > 1e-3).all()
+
+
 def test_without_speech_nothing_is_wanted():
     scene = Scenes(hiss(), RATE, replace(PLAIN, empty_share=1.0))(speech())
     assert not scene.clean.any() and (augment.level(scene.noisy) > 1e-3).all()
