@@ -133,7 +133,9 @@ def test_what_is_no_number_is_silence(model, bad):
         stream = model.stream(48000, strength)
         got = stream.push(broken)
         assert stream.bad_samples == 100
-        np.testing.assert_array_equal(np.concatenate([got, stream.flush()]), whole(model.stream(48000, strength), audio))
+        np.testing.assert_array_equal(
+            np.concatenate([got, stream.flush()]), whole(model.stream(48000, strength), audio)
+        )
 
 
 def test_strength(model):
