@@ -1,4 +1,4 @@
-"""`audiossm denoise --live` through real sound cards: null sinks of PulseAudio (pulse.py), and its policy without one."""
+"""`audiossm denoise --live` through sound cards: null sinks of PulseAudio (pulse.py); and its policy without one."""
 
 import contextlib
 import json
