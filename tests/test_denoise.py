@@ -393,7 +393,7 @@ def test_a_truncated_file_gives_what_it_holds_or_a_line(run, file, tmp_path):
 def test_too_long_for_wav(model, tmp_path, monkeypatch):
     monkeypatch.setattr("audiossm.streaming.audiofile.WAV_LIMIT", 5000)
     soundfile.write(tmp_path / "in.flac", noise(4000), 16000)
-    with pytest.raises(ValueError, match="name it .flac"):
+    with pytest.raises(ValueError, match=r"name it \.flac"):
         denoise_file(model, tmp_path / "in.flac", tmp_path / "out.wav")
 
 

@@ -23,11 +23,7 @@ class Meters:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         live, width = self.live, options.max_width
-        source, sink = live.microphone.device.name, live.playback.device.name
-        if live.waiting:
-            where = (f"{source} or {sink} is lost: waiting for it", "bold red")
-        else:
-            where = (f"{source} to {sink} at {live.stream.rate} Hz", "bold")
+        where = (f"{route(live)} is lost: waiting for it", "bold red") if live.waiting else (route(live), "bold")
         yield spread(Text.assemble(where), clock(live.heard), width)
         yield meter("in", live.level_in, width)
         yield meter("out", live.level_out, width)
@@ -42,6 +38,11 @@ class Meters:
         )
         bypass = ("b: BYPASSED, b cleans again", "bold yellow") if live.bypassed else ("b: bypass", "dim")
         yield spread(Text.assemble(bypass, ("   q: end", "dim")), "", width)
+
+
+def route(live: Live) -> str:
+    """Where it hears and plays."""
+    return f"{live.microphone.device.name} to {live.playback.device.name} at {live.stream.rate} Hz"
 
 
 def meter(name: str, level: Level, width: int) -> Text:
@@ -86,7 +87,8 @@ def run_live(
         if console.is_terminal and not console.is_dumb_terminal and not as_json:
             screen = opened.enter_context(Screen(live, console))
         else:
-            remark(f"{microphone.device.name} to {live.playback.device.name} at {microphone.rate} Hz; Ctrl-C ends")
+            remark(f"{route(live)}; Ctrl-C ends")
+        lost = False
         pressed = opened.enter_context(keys())
         try:
             for _ in live.turns():
@@ -97,6 +99,9 @@ def run_live(
                     break
                 if screen:
                     screen.draw()
+                elif live.waiting != lost:
+                    lost = live.waiting
+                    remark("a device is lost: waiting for it, Ctrl-C ends" if lost else f"{route(live)} again")
         except KeyboardInterrupt:
             pass  # the way to end it, not an error
     facts = {
