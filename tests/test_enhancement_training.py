@@ -25,6 +25,7 @@ from audiossm.training.evaluate_enhancement import evaluate_enhancement
 from audiossm.training.fit_enhancement import load_responses
 from audiossm.training.graphed import Recorded
 from audiossm.training.scenes import Scenes, at_snr
+from audiossm.training.speech_quality import score
 
 RATE = 4000
 TINY = EnhancementConfig(rate=RATE, window=0.008, bands=8, fold=2, d_model=6, layers=1, d_state=4)
@@ -316,6 +317,17 @@ def test_evaluate(run, learnt, folders, tmp_path):
     assert gain["ci95"][0] <= gain["mean"] <= gain["ci95"][1]
     assert report["scores"]["clean"]["estoi"]["mean"] == pytest.approx(1, abs=1e-3)
     assert len(list((tmp_path / "pictures").glob("gains-*.png"))) == 3
+
+
+def test_what_cannot_be_scored_is_told():
+    """Of the same, the best; silence and moments have no score; an estimate that is silent has no PESQ."""
+    pytest.importorskip("pesq")
+    pytest.importorskip("pystoi")
+    noise = (0.1 * np.random.default_rng(0).normal(size=32000)).astype(np.float32)
+    silence = np.zeros_like(noise)
+    assert np.isnan(score(noise, silence, 16000)).all() and np.isnan(score(noise[:90], noise[:90], 16000)).all()
+    assert np.isnan(score(silence, noise, 16000)[0])
+    assert score(noise, noise, 16000)[1] == pytest.approx(1, abs=1e-4)
 
 
 def test_evaluate_a_file_at_other_rates(learnt, folders, tmp_path):

@@ -78,7 +78,7 @@ def evaluate_enhancement(
     rows = {"noisy": rows.pop("noisy"), "model": by_model.mean(1), **rows}
     unscored = sum(not np.isfinite(values).all() for values in np.stack(list(rows.values()), axis=1))
     if unscored:
-        say(f"{unscored} of {len(pairs)} files lack a score: no speech was found in them")
+        say(f"{unscored} of {len(pairs)} files lack a score: too little speech was found in them")
     means = [dict(zip(METRICS, mean_of(by_model[:, i]), strict=True)) for i in range(len(opened))]
     for name, mean in zip(models, means, strict=True):
         say(f"{name}: " + ", ".join(f"{metric} {value:.3f}" for metric, value in mean.items()))
