@@ -83,7 +83,7 @@ def evaluate(
     audiossm evaluate runs/dn --data voicebank/ --beside RNNoise=rnnoise/
     """
     try:
-        asked = [int(rate) for rate in rates.split(",")] if rates else []
+        asked = [] if rates is None else [int(rate) for rate in rates.split(",")]
     except ValueError:
         raise typer.BadParameter(f"{rates!r} is not a list of rates in Hz such as 8000,16000") from None
     task = task_of_model(models[0])
