@@ -26,7 +26,10 @@ def evaluate(
         ),
     ],
     data: Annotated[Path, typer.Option(help="A folder per word, pairs in noisy/ and clean/, or manifest.csv.")],
-    rates: Annotated[str, typer.Option(help="Sampling rates in Hz, separated by commas.")] = "16000",
+    rates: Annotated[
+        str | None,
+        typer.Option(help="Sampling rates in Hz, separated by commas (16000; of an enhancement model: its own)."),
+    ] = None,
     window: Annotated[
         float | None, typer.Option(help="Of a generation model: seconds after which it begins anew; else never.")
     ] = None,
@@ -72,19 +75,26 @@ def evaluate(
     the clips that it has made are recognised, and how far they are from real ones (Fréchet distance).
 
     Of an enhancement model it measures PESQ (wide band), STOI, ESTOI and SI-SDR on pairs of noisy and clean files,
-    beside the noisy files, what it gains over them, and beside what others made of them.
+    beside the noisy files, what it gains over them, and beside what others made of them; of a file also at other
+    sampling rates, beside the model's own on recordings as narrow.
 
     Examples: audiossm evaluate runs/kw --data speech_commands/ --rates 8000,16000,44100;
     audiossm evaluate kw.onnx --data speech_commands/ --stream --noise noise/ --speech talks/;
     audiossm evaluate runs/dn --data voicebank/ --beside RNNoise=rnnoise/
     """
+    try:
+        asked = [int(rate) for rate in rates.split(",")] if rates else []
+    except ValueError:
+        raise typer.BadParameter(f"{rates!r} is not a list of rates in Hz such as 8000,16000") from None
     task = task_of_model(models[0])
     if beside and task != "enhancement":
         raise typer.BadParameter("--beside is for enhancement models")
     if task == "enhancement":
         if where or window or made or judge or noise or speech or stream or highband:
-            raise typer.BadParameter("an enhancement model is given --data, --split, --beside, --pictures and --json")
-        evaluate_enhanced(models, data, split, named_folders(beside), pictures, as_json)
+            raise typer.BadParameter(
+                "an enhancement model is given --data, --split, --beside, --rates, --pictures and --json"
+            )
+        evaluate_enhanced(models, data, split, named_folders(beside), asked, pictures, as_json)
         return
     if task == "generation":
         evaluate_generated(models, data, split, label_column, where, window, made, judge, as_json)
@@ -98,10 +108,7 @@ def evaluate(
     from audiossm.training.evaluate import evaluate_model
     from audiossm.training.stream_evaluation import evaluate_streams
 
-    try:
-        asked = [int(rate) for rate in rates.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{rates!r} is not a list of rates in Hz such as 8000,16000") from None
+    asked = asked or [16000]
     console = Console(stderr=True, soft_wrap=True)
     with console.status("evaluating"):
         if stream:
@@ -120,23 +127,34 @@ def evaluate(
 
 
 def task_of_model(model: str) -> str:
-    """Return the task of the model in a run folder; of files, those for keywords can be evaluated."""
-    if not Path(model).is_dir():
-        return "keywords"
-    from audiossm.tasks.checkpoint import task_of
+    """Return the task of a model; of one that does not say, which its opening tells of, "keywords"."""
+    if Path(model).is_dir():
+        from audiossm.tasks import checkpoint
 
-    return task_of(model)
+        return checkpoint.task_of(model)
+    from audiossm.streaming import task_of
+
+    task = task_of(model)
+    if task == "generation":
+        raise ValueError(f"{model} is a file: evaluate the run folder of a generation model")
+    return task or "keywords"
 
 
 def evaluate_enhanced(
-    models: list[str], data: Path, split: str, beside: dict[str, Path], pictures: Path | None, as_json: bool
+    models: list[str],
+    data: Path,
+    split: str,
+    beside: dict[str, Path],
+    rates: list[int],
+    pictures: Path | None,
+    as_json: bool,
 ) -> None:
     """Evaluate enhancement models and print what comes out."""
     from audiossm.training.evaluate_enhancement import evaluate_enhancement
 
     console = Console(stderr=True, soft_wrap=True)
     with console.status("evaluating"):
-        report = evaluate_enhancement(models, data, split, beside, pictures, console.print)
+        report = evaluate_enhancement(models, data, split, beside, rates, pictures, console.print)
     if as_json:
         typer.echo(json.dumps(report))
     else:
@@ -157,10 +175,11 @@ def show_enhanced(title: str, report: dict[str, Any]) -> None:
 
     for name, row in report["scores"].items():
         table.add_row(name, *(cell(row[m]["mean"], digits, row[m]["ci95"]) for m, (_, digits) in SCORES.items()))
-    for ratio, rows in report["by_snr"].items():
+    parts = {f"{ratio} dB": rows for ratio, rows in report["by_snr"].items()}
+    for part, rows in (parts | {f"{rate} Hz": rows for rate, rows in report["rates"].items()}).items():
         table.add_section()
         for name, row in rows.items():
-            table.add_row(f"{name}, {ratio} dB", *(cell(row[m], digits) for m, (_, digits) in SCORES.items()))
+            table.add_row(f"{name}, {part}", *(cell(row[m], digits) for m, (_, digits) in SCORES.items()))
     Console().print(table)
 
 

@@ -3,6 +3,7 @@
 Waveforms are (B, n) float in [-1, 1]; log-power features (B, T, C). Only `mixup` changes labels, and says so.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -100,7 +101,7 @@ def tone(audio: Tensor, rate: int, spread_db: float) -> Tensor:
     spectrum = torch.fft.rfft(audio)
     hertz = torch.linspace(0, rate / 2, spectrum.shape[1], device=audio.device)
     octave = (hertz.clamp(min=50) / 50).log2()
-    knots = spread_db * torch.randn(len(audio), int(octave[-1]) + 2, device=audio.device)
+    knots = spread_db * torch.randn(len(audio), int(math.log2(rate / 100)) + 2, device=audio.device)
     low = octave.long()
     db = torch.lerp(knots[:, low], knots[:, low + 1], octave - low)
     return torch.fft.irfft(spectrum * 10 ** (db / 20), n=audio.shape[1])

@@ -18,6 +18,7 @@ from audiossm.mixers.base import Mixer, State, part, whole
 from audiossm.tasks.spectrum import Analysis, Compression, Synthesis, erb_bands
 
 LONGEST = 0.020  # seconds of algorithmic latency that a call bears
+STEPS = (0.008, 0.5)  # of S4D at the start, whose memory is 2 / step frames: at 8 ms a frame 2 s to 32 ms
 FEATURES = 3  # of a band: magnitude, real and imaginary part
 
 
@@ -123,10 +124,9 @@ class SpectralMask(Mixer):
         self.norm = ChannelNorm(FEATURES * config.bands)
         self.widen = nn.Linear(FEATURES * config.fold, channels)
         self.place = nn.Parameter(0.02 * torch.randn(places, channels))
-        tick = self.frame / config.rate
 
         def block() -> BandBlock:
-            mixer = S4D(places * channels, config.d_state, dt_min=tick, dt_max=0.5)
+            mixer = S4D(places * channels, config.d_state, dt_min=STEPS[0], dt_max=STEPS[1])
             return BandBlock(mixer, places, channels, config.dropout)
 
         self.blocks = Stack(block() for _ in range(config.layers))
@@ -144,10 +144,10 @@ class SpectralMask(Mixer):
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, 1) to (B, K frame, 1) for the K frames that it completes."""
         self.refuse_rate(rate)
-        state = state or self.initial_state(u.shape[0])
-        spectra, analysis = self.analysis(u, part(state, "analysis"))
-        mask, blocks = self.mask(spectra, part(state, "blocks"))
-        y, synthesis = self.synthesis(self.apply_mask(spectra, mask), part(state, "synthesis"))
+        before = {name: part(state, name) if state else None for name in ("analysis", "blocks", "synthesis")}
+        spectra, analysis = self.analysis(u, before["analysis"])
+        mask, blocks = self.mask(spectra, before["blocks"])
+        y, synthesis = self.synthesis(self.apply_mask(spectra, mask), before["synthesis"])
         return y, whole({"analysis": analysis, "blocks": blocks, "synthesis": synthesis})
 
     def mask(self, spectra: Tensor, state: State | None = None) -> tuple[Tensor, State]:

@@ -46,8 +46,8 @@ class Analysis(Mixer):
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, 1) to (B, K, 2, F)."""
         self.refuse_rate(rate)
+        waiting = 0 if state is None else int(state["count"])
         state = state or self.initial_state(u.shape[0])
-        waiting = int(state["count"])
         frames, rest = divmod(waiting + u.shape[1], self.hop)
         heard = torch.cat((state["held"], u.squeeze(-1)), dim=1)
         first = self.hop - 1 - waiting  # in `held`: of the window that the next frame completes
@@ -149,7 +149,7 @@ class Compression(nn.Module):
         floor: of the power spectrum, so that silence has a gradient.
     """
 
-    def __init__(self, power: float = 0.3, floor: float = 1e-8):
+    def __init__(self, power: float = 0.3, floor: float = 2e-8):
         super().__init__()
         self.power, self.floor = power, floor
 

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from audiossm.data import read_audio
+from audiossm.data import read_audio, resample
 from audiossm.data.audio import sound_files
 from audiossm.data.pairs import Pair, find_pairs
-from audiossm.tasks import EnhancementModel
-from audiossm.tasks.checkpoint import load_model
+from audiossm.training.enhancers import Enhancer, open_enhancer
 from audiossm.training.pictures import draw_spectrograms
 from audiossm.training.speech_quality import METRICS, check_installed, score
 from audiossm.training.statistics import bootstrap_ratio
 
 MOST_UNLIKE = 0.1  # seconds by which lengths may differ before files are no pair
-Enhancer = Callable[[np.ndarray], np.ndarray]
 
 
 def evaluate_enhancement(
@@ -27,34 +25,39 @@ def evaluate_enhancement(
     data: str | Path,
     split: str = "test",
     beside: Mapping[str, str | Path] | None = None,
+    rates: Sequence[int] = (),
     pictures: str | Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Score run folders on pairs of noisy and clean files.
+    """Score models on pairs of noisy and clean files: run folders as modules, exported files through the runtime.
 
     Several models are one recipe trained from several seeds: the mean of their scores is reported.
 
     Args:
-        models: run folders of enhancement models.
+        models: run folders or ONNX files of enhancement models.
         data: folder of pairs, see `audiossm.data.pairs.find_pairs`.
         split: which pairs, where there are several.
         beside: folders of what others made of the noisy files, under the names of these, by the others' names.
+        rates: further sampling rates in Hz at which the first model, a file, is to hear the pairs.
         pictures: folder to draw spectrograms into: of the files that gain least, middling and most PESQ.
         say: gets a line for what is odd, and for each model.
 
     Returns:
-        {"task", "n", "models", "rate", "scores", "by_snr", "by_model", "files"}. scores has a row for "noisy", "model"
-        and each of the others: {metric: {"mean", "ci95", "over_noisy": {"mean", "ci95"}}}, intervals of 95 % by
-        bootstrap of the files (n of them), gains paired by file. by_snr has {dB: {row: {metric: mean}}} where it is
-        known, by_model the means of each model, files {name: {row: {metric: score}}}. Metrics: pesq, stoi, estoi and
-        si_sdr. A score that a file has none of (PESQ where it finds no speech) is left out of the means.
+        {"task", "n", "models", "rate", "scores", "by_snr", "rates", "by_model", "files"}, of METRICS: pesq, stoi, estoi
+        and si_sdr. A score that a file has none of (PESQ where it finds no speech) is left out of the means.
+
+        scores: a row for "noisy", "model" and each of the others, {metric: {"mean", "ci95", "over_noisy": {"mean",
+            "ci95"}}}: intervals of 95 % by bootstrap of the files, n of them; gains are paired by file.
+        by_snr: {dB: {row: {metric: mean}}} where the ratio is known.
+        rates: {Hz: {"model", "band_limited": {metric: mean}}}, see `at_rate`.
+        by_model: {metric: mean} of each model. files: {name: {row: {metric: score}}}.
 
     Raises FileNotFoundError, ModuleNotFoundError or ValueError where something is not as it should be.
     """
     check_installed()
-    opened = [load_model(model, EnhancementModel)[0] for model in models]
-    rate = opened[0].config.rate
-    if any(model.config.rate != rate for model in opened):
+    opened = [open_enhancer(model) for model in models]
+    rate = opened[0].rate
+    if any(model.rate != rate for model in opened):
         raise ValueError("the models have different rates: evaluate them one by one")
     pairs = find_pairs(data, split)
     others = {name: by_stem(Path(folder), pairs) for name, folder in (beside or {}).items()}
@@ -62,7 +65,12 @@ def evaluate_enhancement(
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            scored = list(pool.map(lambda pair: of_pair(pair, [enhancer(m) for m in opened], others, rate), pairs))
+            scored = list(pool.map(lambda pair: of_pair(pair, opened, others, rate), pairs))
+            heard = {
+                str(other): np.stack(list(pool.map(lambda pair, at=other: at_rate(pair, opened[0], at), pairs)))
+                for other in rates
+                if other != rate
+            }
     finally:
         torch.set_num_threads(threads)
     by_model = np.stack([scores for scores, _ in scored])  # (n, models, metrics)
@@ -70,12 +78,12 @@ def evaluate_enhancement(
     rows = {"noisy": rows.pop("noisy"), "model": by_model.mean(1), **rows}
     unscored = sum(not np.isfinite(values).all() for values in np.stack(list(rows.values()), axis=1))
     if unscored:
-        say(f"{unscored} of {len(pairs)} files lack a score: no speech was found in them")
+        say(f"{unscored} of {len(pairs)} files lack a score: too little speech was found in them")
     means = [dict(zip(METRICS, mean_of(by_model[:, i]), strict=True)) for i in range(len(opened))]
     for name, mean in zip(models, means, strict=True):
         say(f"{name}: " + ", ".join(f"{metric} {value:.3f}" for metric, value in mean.items()))
     if pictures is not None:
-        draw(Path(pictures), pairs, rows, enhancer(opened[0]), rate)
+        draw(Path(pictures), pairs, rows, opened[0])
     return {
         "task": "enhancement",
         "n": len(pairs),
@@ -83,6 +91,13 @@ def evaluate_enhancement(
         "rate": rate,
         "scores": {name: described(values, rows["noisy"]) for name, values in rows.items()},
         "by_snr": by_snr(pairs, rows),
+        "rates": {
+            other: {
+                name: dict(zip(METRICS, mean_of(values[:, i]), strict=True))
+                for i, name in enumerate(("model", "band_limited"))
+            }
+            for other, values in heard.items()
+        },
         "by_model": means,
         "files": {
             pair.name: {name: dict(zip(METRICS, rounded(values[i]), strict=True)) for name, values in rows.items()}
@@ -91,27 +106,26 @@ def evaluate_enhancement(
     }
 
 
-def enhancer(model: EnhancementModel) -> Enhancer:
-    """Return what enhances a whole recording (n,): its output is as long and in time with it."""
-    frame, delay = model.frame, model.delay
-
-    @torch.inference_mode()
-    def enhance(noisy: np.ndarray) -> np.ndarray:
-        behind = delay + -(len(noisy) + delay) % frame
-        y, _ = model(torch.from_numpy(np.pad(noisy, (0, behind)))[None, :, None])
-        return y[0, delay : delay + len(noisy), 0].clamp(-1, 1).numpy()
-
-    return enhance
-
-
 def of_pair(
     pair: Pair, enhancers: Sequence[Enhancer], others: Mapping[str, Mapping[str, Path]], rate: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the scores of each model (models, metrics), and those of the noisy file and of the others' files."""
     noisy, clean = read_pair(pair, rate)
-    ours = np.stack([score(enhance(noisy), clean, rate) for enhance in enhancers])
+    ours = np.stack([score(enhance(noisy, rate), clean, rate) for enhance in enhancers])
     files = {name: read_like(folder[pair.name], clean, rate) for name, folder in others.items()}
     return ours, {name: score(audio, clean, rate) for name, audio in {"noisy": noisy, **files}.items()}
+
+
+def at_rate(pair: Pair, enhance: Enhancer, rate: int) -> np.ndarray:
+    """Return scores (2, metrics) of a pair that is heard at another rate, and at the model's rate but as narrow.
+
+    All three, the clean file too, hold no more than both rates can.
+    """
+    own = enhance.rate
+    noisy, clean = (resample(audio, own, rate) for audio in read_pair(pair, own))
+    narrow, wanted = (resample(audio, rate, own) for audio in (noisy, clean))
+    found = resample(enhance(noisy, rate), rate, own)
+    return np.stack([score(audio, wanted, own) for audio in (found, enhance(narrow, own))])
 
 
 def read_pair(pair: Pair, rate: int) -> tuple[np.ndarray, np.ndarray]:
@@ -176,12 +190,12 @@ def rounded(values: np.ndarray) -> list[float | None]:
     return [round(float(value), 4) if np.isfinite(value) else None for value in values]
 
 
-def draw(folder: Path, pairs: Sequence[Pair], rows: Mapping[str, np.ndarray], enhance: Enhancer, rate: int) -> None:
+def draw(folder: Path, pairs: Sequence[Pair], rows: Mapping[str, np.ndarray], enhance: Enhancer) -> None:
     """Draw the spectrograms of the files that gain least, middling and most."""
     folder.mkdir(parents=True, exist_ok=True)
     order = np.argsort(np.nan_to_num((rows["model"] - rows["noisy"])[:, 0]))
     for word, place in {"least": 0, "middling": len(order) // 2, "most": -1}.items():
         pair = pairs[order[place]]
-        noisy, clean = read_pair(pair, rate)
-        sounds = {f"noisy: {pair.name}": noisy, "enhanced": enhance(noisy), "clean": clean}
-        draw_spectrograms(folder / f"gains-{word}.png", sounds, rate)
+        noisy, clean = read_pair(pair, enhance.rate)
+        sounds = {f"noisy: {pair.name}": noisy, "enhanced": enhance(noisy, enhance.rate), "clean": clean}
+        draw_spectrograms(folder / f"gains-{word}.png", sounds, enhance.rate)

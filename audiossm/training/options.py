@@ -176,7 +176,8 @@ class EnhanceOptions(Optimisation):
         hiss_share: share of the windows whose noise has some of no recording, of a random colour.
         empty_share: share of the windows without speech.
         level_db: range of the level of speech, while there is any, in decibels below full scale.
-        band_share, band_hz: share of the windows in which all above a frequency is missing; the lowest such one.
+        band_share, band_least: share of the windows in which all above a frequency is missing; the lowest such one, as
+            a share of the highest that the rate holds.
         clip_share: share of the windows whose peaks are cut off, at a fifth of the highest or above.
         magnitude_weight, complex_weight: of the loss on compressed spectra, their magnitudes and themselves.
         sdr_weight: of the loss on the waveform, for each 10 dB of SI-SDR.
@@ -199,7 +200,7 @@ class EnhanceOptions(Optimisation):
     empty_share: float = 0.03
     level_db: tuple[float, float] = (-40.0, -15.0)
     band_share: float = 0.1
-    band_hz: float = 3000.0
+    band_least: float = 0.4
     clip_share: float = 0.05
     magnitude_weight: float = 70.0
     complex_weight: float = 30.0
@@ -214,7 +215,7 @@ class EnhanceOptions(Optimisation):
             low, high = getattr(self, name)
             if not -math.inf < low <= high < math.inf:
                 raise ValueError(f"{name} is a range from low to high, not {low:g} to {high:g}")
-        shares = {name: value for name, value in vars(self).items() if name.endswith("share")}
+        shares = {name: value for name, value in vars(self).items() if name.endswith(("share", "least"))}
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, not {share}")

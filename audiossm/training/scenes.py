@@ -9,6 +9,7 @@ from audiossm.data import augment
 from audiossm.data.augment import active_level, level, some
 from audiossm.training.options import EnhanceOptions
 
+QUIETEST = 1e-3  # RMS of speech: what is softer, a pause that fills a window, is not made as loud as speech
 LOUDEST = 0.99  # peak of what is mixed, if nothing is cut off
 
 
@@ -40,7 +41,7 @@ class Scenes(nn.Module):
         """Put speech (B, n) into scenes."""
         o, rate = self.options, self.rate
         speech = some(speech, o.tone_share, lambda a: augment.tone(a, rate, o.tone_db))
-        loudness = active_level(speech, rate)
+        loudness = active_level(speech, rate).clamp(min=QUIETEST)
         heard, clean = self.in_rooms(speech)
         noise = at_snr(self.draw_noise(*speech.shape), loudness, uniform(loudness, *o.snr))
         empty = chosen(loudness, o.empty_share)
@@ -72,12 +73,11 @@ class Scenes(nn.Module):
     def by_microphone(self, noisy: Tensor, clean: Tensor, loudness: Tensor | None = None) -> Scene:
         """Bring a scene to a level, through a narrow band or beyond full scale; `loudness` (B, 1): its speech's."""
         o = self.options
-        loudness = active_level(clean, self.rate) if loudness is None else loudness
-        highest = torch.where(
-            chosen(loudness, o.band_share), uniform(loudness, o.band_hz, self.rate / 2), self.rate / 2
-        )
+        loudness = active_level(clean, self.rate).clamp(min=QUIETEST) if loudness is None else loudness
+        narrow = chosen(loudness, o.band_share)
+        highest = torch.where(narrow, uniform(loudness, o.band_least, 1.0), 1.0) * self.rate / 2
         noisy, clean = (augment.cut_above(audio, self.rate, highest) for audio in (noisy, clean))
-        gain = 10 ** (uniform(loudness, *o.level_db) / 20) / (loudness + 1e-6)
+        gain = 10 ** (uniform(loudness, *o.level_db) / 20) / loudness
         gain = gain.minimum(LOUDEST / (noisy.abs().amax(1, keepdim=True) + 1e-6))
         noisy = some(gain * noisy, o.clip_share, lambda a: augment.clip(a, 0.2))
         return Scene(noisy, gain * clean)
