@@ -22,7 +22,7 @@ class EnhancementStream:
     the input, enhanced. It comes with the input sample n + `latency` at the latest. The result does not depend on how
     the audio is cut into chunks, bit for bit, and memory does not grow. Each channel has a state of its own.
 
-    The model hears its own rate: other audio is resampled on the way in and out, 2 ms each, and what is above the
+    The model hears its own rate: other audio is resampled on the way in and out, 1.9 ms each, and what is above the
     model's band is dropped.
 
     rate: of the audio, whole Hz from 4000 to 192000; None is the model's own.
