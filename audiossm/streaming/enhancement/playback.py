@@ -87,6 +87,7 @@ class Playback:
         self, rate: int, channels: int, step: int, device: int | str | None = None, latency: float = 0.0
     ) -> None:
         self._wanted, self._latency = device, latency
+        self._stream: Any = None
         self.open(rate, channels, step)
 
     def open(self, rate: int, channels: int, step: int) -> None:
@@ -94,7 +95,7 @@ class Playback:
         sd = portaudio()
         device = find_device(self._wanted, "output")
         self.waiting, self.rate = Waiting(channels, rate, step), rate
-        taken = max(channels, min(2, device.channels)) if not accepts(sd, device, rate, channels) else channels
+        taken = channels if accepts(sd, device, rate, channels) else max(2, channels)
         try:
             self._stream = sd.OutputStream(
                 device=device.index,
@@ -107,6 +108,7 @@ class Playback:
             )
             self._stream.start()
         except (sd.PortAudioError, ValueError) as error:
+            self.close()
             raise OSError(
                 f"cannot play at {rate} Hz, the microphone's rate, on {device.name!r} ({error}): give another --output"
             ) from None

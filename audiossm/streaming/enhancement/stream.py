@@ -22,7 +22,7 @@ class EnhancementStream:
     the input, enhanced. It comes with the input sample n + `latency` at the latest. The result does not depend on how
     the audio is cut into chunks, bit for bit, and memory does not grow. Each channel has a state of its own.
 
-    The model hears its own rate: other audio is resampled on the way in and out, 2 ms each, and what is above the
+    The model hears its own rate: other audio is resampled on the way in and out, 1.9 ms each, and what is above the
     model's band is dropped.
 
     rate: of the audio, whole Hz from 4000 to 192000; None is the model's own.
@@ -74,7 +74,8 @@ class EnhancementStream:
         if self._shape is None:
             self._begin(chunk.shape[1:])
         elif chunk.shape[1:] != self._shape:
-            raise ValueError(f"the stream began with chunks of shape (samples, {self._shape}), not {chunk.shape}")
+            began = ", ".join(("samples", *map(str, self._shape)))
+            raise ValueError(f"the stream began with chunks of shape ({began}), not {chunk.shape}")
         return self._joined(self._run(chunk))
 
     def flush(self) -> np.ndarray:
@@ -99,11 +100,9 @@ class EnhancementStream:
             bind(self.model.session, known | {"state": states[turn], "state_out": states[1 - turn]}) for turn in (0, 1)
         ]
         # Before its beginning there was silence.
-        past = self._down.reach if self._down else 0
+        past, late = (side.reach if side else 0 for side in (self._down, self._up))
         self._dry, self._dry_from = np.zeros((channels, past), np.float32), -past  # input that is still needed
-        self._wet = np.zeros(
-            (channels, self._up.reach if self._up else 0), np.float32
-        )  # the same of the model's output
+        self._wet = np.zeros((channels, late), np.float32)  # the same of the model's output
 
     def _run(self, chunk: np.ndarray) -> Iterator[np.ndarray]:
         """Hear a chunk; yield (channels, m) for each frame that it completes."""
