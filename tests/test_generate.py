@@ -25,14 +25,13 @@ from audiossm.export import export_generation
 from audiossm.export.generation import build_generation, opened
 from audiossm.export.verify_generation import verify_generation
 from audiossm.streaming import load_generator
-from audiossm.streaming.audiofile import sound_file
 from audiossm.streaming.constants import read_constants
 from audiossm.streaming.generation import draw
 from audiossm.streaming.generation.coding import Coding
 from audiossm.streaming.generation.facts import Level
 from audiossm.streaming.generation.guard import Guard
 from audiossm.streaming.generation.measure import measure_runaway, wilson
-from audiossm.streaming.generation.recording import likeliest, read_prompt
+from audiossm.streaming.generation.recording import likeliest, read_prompt, sound_file
 from audiossm.streaming.generation.resample import resample
 from audiossm.tasks import GenerationConfig, GenerationModel
 from audiossm.tasks.checkpoint import save_model
