@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 
 from audiossm.export.frame import StateLayout
-from audiossm.mixers.base import State
+from audiossm.export.packing import Packing
 from audiossm.streaming.metadata import KEY
 from audiossm.tasks import KeywordModel
 
@@ -37,7 +37,13 @@ def verify(proto: onnx.ModelProto, model: KeywordModel, rate: int) -> float:
     for frame in audio.reshape(1, -1, facts["frame"]).swapaxes(0, 1):
         posteriors, packed = session.run(["posteriors", "state_out"], {"audio": frame, "state": packed})
         got.append(posteriors)
-    error = float(np.max([distance(np.concatenate(got), want), state_distance(layout, packed, last)]))  # keeps NaN
+    states = state_distance(layout, packed, layout.pack(last).numpy())
+    return checked(distance(np.concatenate(got), want), states)
+
+
+def checked(*errors: float) -> float:
+    """Return the largest error; RuntimeError where it is more than a file may have."""
+    error = float(np.max(errors))  # keeps NaN
     if not error <= TOLERANCE:
         raise RuntimeError(
             f"the exported file differs from the module by {error:.1e} of the RMS, more than {TOLERANCE:.0e}: "
@@ -46,12 +52,10 @@ def verify(proto: onnx.ModelProto, model: KeywordModel, rate: int) -> float:
     return error
 
 
-def state_distance(layout: StateLayout, packed: np.ndarray, state: State) -> float:
-    """Return the largest distance of the state's parts: their scales differ."""
-    want = layout.pack(state).numpy()
-    ends = [offset for _, _, offset in layout.parts][1:]
-    parts = zip(np.split(packed, ends, 1), np.split(want, ends, 1), strict=True)
-    return float(np.max([distance(a, b) for a, b in parts]))
+def state_distance(packing: Packing, got: np.ndarray, want: np.ndarray) -> float:
+    """Return the largest distance of a packed state's parts: their scales differ."""
+    ends = [offset for _, _, offset in packing.parts][1:]
+    return float(np.max([distance(a, b) for a, b in zip(np.split(got, ends, 1), np.split(want, ends, 1), strict=True)]))
 
 
 def distance(got: np.ndarray, want: np.ndarray) -> float:

@@ -17,6 +17,7 @@ UNITS = {
     "batch": "streams at once",
     "frame_us_p50": "us a frame, median",
     "frame_us_p99": "us a frame, 99 of 100 are faster",
+    "frame_us_p999": "us a frame, 999 of 1000 are faster",
     "latency_ms": "ms, of the algorithm",
     "rss_mib": "MiB, of this process",
     "rss_growth_mib": "MiB more than after the first two seconds",
@@ -46,16 +47,17 @@ def bench(
 
     Does its memory grow? An hour of audio takes some twenty seconds: `audiossm bench kw.onnx --seconds 3600`
     """
-    from audiossm.streaming import load, measure, task_of
+    from audiossm.streaming import load, load_enhancer, measure, task_of
 
-    if task_of(model) == "generation":
+    task = task_of(model)
+    if task == "generation":
         if rate is not None:
             raise typer.BadParameter("a model that generates has its own rate: leave out --rate")
         generation(model, seconds, batch, runaway, as_json)
         return
     if batch > 1 or runaway:
         raise typer.BadParameter(f"{model} does not generate: leave out --batch and --runaway")
-    figures = measure(load(model), rate, seconds)
+    figures = measure((load_enhancer if task == "enhancement" else load)(model), rate, seconds)
     if as_json:
         print(json.dumps(figures))
     else:

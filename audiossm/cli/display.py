@@ -2,8 +2,10 @@
 
 import os
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
@@ -109,26 +111,25 @@ def line(news: News) -> Text:
     return Text.assemble(stamp, (f"back: {news.device} at {news.rate} Hz", "bold"))
 
 
-class Display:
-    """Draw a listener on a terminal, at most ten times a second, and keep a log of what it recognised above."""
+class Drawing(ABC):
+    """Draw what `look` returns on a terminal, at most ten times a second."""
 
-    def __init__(self, listener: Listener, microphone: Microphone, console: Console) -> None:
-        self._listener, self._microphone = listener, microphone
+    def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._drawn = float("-inf")
 
-    def tell(self, news: News) -> None:
-        """Add a line to the log."""
-        self._live.console.print(line(news), highlight=False)
+    @abstractmethod
+    def look(self) -> RenderableType:
+        """Return what is to be seen now."""
 
     def draw(self) -> None:
         """Draw what is now, unless that was done a moment ago. Call it as often as you like."""
         now = time.monotonic()
         if now - self._drawn >= PERIOD:
             self._drawn = now
-            self._live.update(panel(status(self._listener, self._microphone)), refresh=True)
+            self._live.update(self.look(), refresh=True)
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> Self:
         # The sound libraries write on stderr when a device goes, which would leave rubbish in the drawing.
         self._stderr = os.dup(2)
         with open(os.devnull, "wb") as nothing:
@@ -142,6 +143,22 @@ class Display:
         self._live.stop()
         os.dup2(self._stderr, 2)
         os.close(self._stderr)
+
+
+class Display(Drawing):
+    """Draw a listener, and keep a log of what it recognised above."""
+
+    def __init__(self, listener: Listener, microphone: Microphone, console: Console) -> None:
+        super().__init__(console)
+        self._listener, self._microphone = listener, microphone
+
+    def tell(self, news: News) -> None:
+        """Add a line to the log."""
+        self._live.console.print(line(news), highlight=False)
+
+    def look(self) -> RenderableType:
+        """Look at the listener."""
+        return panel(status(self._listener, self._microphone))
 
 
 def row(label: str, middle: str, figures: str, style: str) -> Text:

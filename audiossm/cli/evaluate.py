@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from audiossm.cli.app import app
-from audiossm.cli.options import column_value
+from audiossm.cli.options import column_value, named_folders
 
+SCORES = {"pesq": ("PESQ", 3), "stoi": ("STOI", 3), "estoi": ("ESTOI", 3), "si_sdr": ("SI-SDR, dB", 2)}
 KEYS = ("miss_rate", "false_alarms_per_hour")
 CURVE_STEP = 10
 
@@ -24,8 +25,11 @@ def evaluate(
             help="Run folder, ONNX file or released model's name; several seeds of a recipe give their mean."
         ),
     ],
-    data: Annotated[Path, typer.Option(help="A folder per word, or manifest.csv.")],
-    rates: Annotated[str, typer.Option(help="Sampling rates in Hz, separated by commas.")] = "16000",
+    data: Annotated[Path, typer.Option(help="A folder per word, pairs in noisy/ and clean/, or manifest.csv.")],
+    rates: Annotated[
+        str | None,
+        typer.Option(help="Sampling rates in Hz, separated by commas (16000; of an enhancement model: its own)."),
+    ] = None,
     window: Annotated[
         float | None, typer.Option(help="Of a generation model: seconds after which it begins anew; else never.")
     ] = None,
@@ -52,6 +56,10 @@ def evaluate(
     judge: Annotated[
         Path | None, typer.Option(help="With --made: run folder of a keyword model that is to recognise them.")
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="Of an enhancement model: NAME=DIR, what another made of the noisy files. Repeatable."),
+    ] = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder to draw the result into, as PNG files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -66,10 +74,29 @@ def evaluate(
     Of a generation model it measures bits a sample, at the model's own rate; and with --made and --judge, how many of
     the clips that it has made are recognised, and how far they are from real ones (Fréchet distance).
 
+    Of an enhancement model it measures PESQ (wide band), STOI, ESTOI and SI-SDR on pairs of noisy and clean files,
+    beside the noisy files, what it gains over them, and beside what others made of them; of a file also at other
+    sampling rates, beside the model's own on recordings as narrow.
+
     Examples: audiossm evaluate runs/kw --data speech_commands/ --rates 8000,16000,44100;
-    audiossm evaluate kw.onnx --data speech_commands/ --stream --noise noise/ --speech talks/
+    audiossm evaluate kw.onnx --data speech_commands/ --stream --noise noise/ --speech talks/;
+    audiossm evaluate runs/dn --data voicebank/ --beside RNNoise=rnnoise/
     """
-    if made_for_generation(models[0]):
+    try:
+        asked = [] if rates is None else [int(rate) for rate in rates.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{rates!r} is not a list of rates in Hz such as 8000,16000") from None
+    task = task_of_model(models[0])
+    if beside and task != "enhancement":
+        raise typer.BadParameter("--beside is for enhancement models")
+    if task == "enhancement":
+        if where or window or made or judge or noise or speech or stream or highband:
+            raise typer.BadParameter(
+                "an enhancement model is given --data, --split, --beside, --rates, --pictures and --json"
+            )
+        evaluate_enhanced(models, data, split, named_folders(beside), asked, pictures, as_json)
+        return
+    if task == "generation":
         evaluate_generated(models, data, split, label_column, where, window, made, judge, as_json)
         return
     if where or window or made or judge:
@@ -81,10 +108,7 @@ def evaluate(
     from audiossm.training.evaluate import evaluate_model
     from audiossm.training.stream_evaluation import evaluate_streams
 
-    try:
-        asked = [int(rate) for rate in rates.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{rates!r} is not a list of rates in Hz such as 8000,16000") from None
+    asked = asked or [16000]
     console = Console(stderr=True, soft_wrap=True)
     with console.status("evaluating"):
         if stream:
@@ -102,13 +126,61 @@ def evaluate(
         show_clips(", ".join(models), report)
 
 
-def made_for_generation(model: str) -> bool:
-    """Say whether a run folder holds a generation model."""
-    if not Path(model).is_dir():
-        return False
-    from audiossm.tasks.checkpoint import task_of
+def task_of_model(model: str) -> str:
+    """Return the task of a model; of one that does not say, which its opening tells of, "keywords"."""
+    if Path(model).is_dir():
+        from audiossm.tasks import checkpoint
 
-    return task_of(model) == "generation"
+        return checkpoint.task_of(model)
+    from audiossm.streaming import task_of
+
+    task = task_of(model)
+    if task == "generation":
+        raise ValueError(f"{model} is a file: evaluate the run folder of a generation model")
+    return task or "keywords"
+
+
+def evaluate_enhanced(
+    models: list[str],
+    data: Path,
+    split: str,
+    beside: dict[str, Path],
+    rates: list[int],
+    pictures: Path | None,
+    as_json: bool,
+) -> None:
+    """Evaluate enhancement models and print what comes out."""
+    from audiossm.training.evaluate_enhancement import evaluate_enhancement
+
+    console = Console(stderr=True, soft_wrap=True)
+    with console.status("evaluating"):
+        report = evaluate_enhancement(models, data, split, beside, rates, pictures, console.print)
+    if as_json:
+        typer.echo(json.dumps(report))
+    else:
+        show_enhanced(", ".join(models), report)
+
+
+def show_enhanced(title: str, report: dict[str, Any]) -> None:
+    """Print the scores of all files, and of those of each ratio of speech to noise."""
+    table = Table(title=f"{title} on {report['n']} files; in brackets 95 % intervals", box=box.SIMPLE, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for head, _ in SCORES.values():
+        table.add_column(head, justify="right")
+
+    def cell(score: float | None, digits: int, ci95: list[float] | None = None) -> str:
+        if score is None:
+            return "none"
+        return f"{score:.{digits}f}" + ("" if ci95 is None else " ({:.{d}f}–{:.{d}f})".format(*ci95, d=digits - 1))
+
+    for name, row in report["scores"].items():
+        table.add_row(name, *(cell(row[m]["mean"], digits, row[m]["ci95"]) for m, (_, digits) in SCORES.items()))
+    parts = {f"{ratio} dB": rows for ratio, rows in report["by_snr"].items()}
+    for part, rows in (parts | {f"{rate} Hz": rows for rate, rows in report["rates"].items()}).items():
+        table.add_section()
+        for name, row in rows.items():
+            table.add_row(f"{name}, {part}", *(cell(row[m], digits) for m, (_, digits) in SCORES.items()))
+    Console().print(table)
 
 
 def evaluate_generated(

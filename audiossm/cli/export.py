@@ -36,20 +36,27 @@ def export(
 
     Example: audiossm export runs/kw --out kw.onnx
     """
-    from audiossm.export import export_generation, export_keywords, write_golden
+    from audiossm.export import export_enhancement, export_generation, export_keywords, write_golden
     from audiossm.tasks.checkpoint import task_of
 
-    generates = task_of(run) == "generation"
-    if generates and (rate is not None or golden is not None):
-        raise typer.BadParameter(f"{run} generates audio: leave out --rate and --golden, which are for keywords")
-    done = export_generation(run, out, data_terms) if generates else export_keywords(run, out, rate, data_terms)
+    task = task_of(run)
+    if task != "keywords" and (rate is not None or golden is not None):
+        raise typer.BadParameter(f"{run} is a model for {task}: leave out --rate and --golden, which are for keywords")
+    if task == "keywords":
+        done = export_keywords(run, out, rate, data_terms)
+    else:
+        done = (export_generation if task == "generation" else export_enhancement)(run, out, data_terms)
     if golden is not None:
         write_golden(out, golden)
-    attempt = f"audiossm generate {out} out.wav" if generates else f"audiossm listen {out}"
+    attempts = {
+        "keywords": "listen {}",
+        "generation": "generate {} out.wav",
+        "enhancement": "denoise {} in.wav out.wav",
+    }
     if as_json:
         typer.echo(json.dumps(asdict(done) | {"path": str(done.path)}))
     else:
         typer.echo(
             f"{done.path}: {done.bytes / 1e6:.1f} MB, {done.nodes} nodes, equal to the module to {done.error:.0e}; "
-            f"try: {attempt}"
+            f"try: audiossm {attempts[task].format(out)}"
         )

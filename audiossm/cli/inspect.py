@@ -21,9 +21,13 @@ def inspect(
     from rich.table import Table
     from rich.text import Text
 
-    from audiossm.streaming import load, load_generator, task_of
+    from audiossm.streaming import load, load_enhancer, load_generator, task_of
 
-    facts = load_generator(model).facts.summary() if task_of(model) == "generation" else load(model).metadata.summary()
+    task = task_of(model)
+    if task == "generation":
+        facts = load_generator(model).facts.summary()
+    else:
+        facts = (load_enhancer if task == "enhancement" else load)(model).metadata.summary()
     if as_json:
         print(json.dumps(facts))
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from audiossm.cli.app import app
-from audiossm.cli.options import column_value, whole_numbers
+from audiossm.cli.options import column_value, span, whole_numbers
 
 WHEN = re.compile(r'^    when = \(?\s*"(.+)"$', re.MULTILINE)
 
@@ -278,6 +278,121 @@ def generate(
         conditional,
         label_column,
         dict(column_value(row) for row in where or ()),
+        memory,
+        progress,
+        say=typer.echo,
+    )
+
+
+@train.command()
+def enhance(
+    out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
+    clean: Annotated[
+        Path | None, typer.Option(help="Any folder of clean speech, with or without manifest.csv.")
+    ] = None,
+    noise: Annotated[
+        list[Path] | None, typer.Option(help="Folder of recordings of noise, to mix with the speech. Repeatable.")
+    ] = None,
+    rir: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of impulse responses of rooms; without it rooms are made up. Repeatable."),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Instead of --clean and --noise: folder of noisy and clean files (VoiceBank-DEMAND, DNS)."),
+    ] = None,
+    val_clean: Annotated[Path | None, typer.Option(help="Folder of clean speech to watch while training.")] = None,
+    val_noise: Annotated[
+        list[Path] | None, typer.Option(help="Folder of noise to mix it with; else that of --noise. Repeatable.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Sizes and settings, together: base, small or waveform.")] = "base",
+    rate: Annotated[
+        int | None, typer.Option(min=4000, help="Native sampling rate in Hz (16000); recordings are resampled to it.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows a step, over all devices together; a multiple of their number.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; SSM parameters have 0.001.")] = None,
+    window: Annotated[float | None, typer.Option(help="Seconds that a step hears of a recording (3).")] = None,
+    snr: Annotated[str | None, typer.Option(help="Range of speech to noise in dB (-5,20).")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="Range of the speech's level in dB of full scale (-40,-15).")
+    ] = None,
+    speed: Annotated[float | None, typer.Option(help="Share by which speech may be faster or slower (0.1).")] = None,
+    room_share: Annotated[float | None, typer.Option(help="Share of the speech that is heard in rooms (0.25).")] = None,
+    early: Annotated[
+        float | None, typer.Option(help="Seconds of a room's response to keep (0.05); the rest is taken away.")
+    ] = None,
+    band_share: Annotated[float | None, typer.Option(help="Share that lacks its high frequencies (0.1).")] = None,
+    clip_share: Annotated[float | None, typer.Option(help="Share whose peaks are cut off (0.05).")] = None,
+    empty_share: Annotated[float | None, typer.Option(help="Share without speech (0.03).")] = None,
+    magnitude_weight: Annotated[
+        float | None, typer.Option(help="Of the loss on magnitudes of compressed spectra (70).")
+    ] = None,
+    complex_weight: Annotated[float | None, typer.Option(help="Of the loss on compressed spectra (30).")] = None,
+    sdr_weight: Annotated[float | None, typer.Option(help="Of the loss on waveforms, for 10 dB of SI-SDR (1).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and mixing.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Channels of a group of bands (d_model).")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Blocks of the stack, or of each tier.")] = None,
+    d_state: Annotated[int | None, typer.Option(min=2, help="Real state dimensions a channel (N).")] = None,
+    dropout: Annotated[float | None, typer.Option(min=0, max=1, help="Share of channels left out in training.")] = None,
+    memory: Annotated[
+        float, typer.Option(help="GB of speech that a process keeps in memory; more is read from disk as needed.")
+    ] = 8.0,
+    devices: Annotated[
+        str, typer.Option(help="'auto' (torchrun's processes, else every GPU, else one CPU process) or a number.")
+    ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from where the run in --out stopped, on any number of devices.")
+    ] = False,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+) -> None:
+    """Train a model that takes noise away from speech, live: speech and noise are mixed anew for every batch.
+
+    What is not given comes from the recipe. Ctrl-C and SIGTERM leave a checkpoint; --resume goes on from it.
+
+    Example: audiossm train enhance --clean speech/ --noise noise/ --out runs/dn
+
+    Recorded pairs: audiossm train enhance --pairs voicebank/ --out runs/vb
+    """
+    from audiossm.training import train_enhancement
+    from audiossm.training.recipes import load_recipe
+
+    if (clean is None) == (pairs is None) or (clean is None) == bool(noise):
+        raise typer.BadParameter("give --clean DIR and --noise DIR, or --pairs DIR")
+    sizes = {"rate": rate, "d_model": width, "layers": layers, "d_state": d_state, "dropout": dropout}
+    settings = {
+        "epochs": epochs,
+        "batch": batch,
+        "lr": lr,
+        "window": window,
+        "snr": span(snr),
+        "level_db": span(level),
+        "speed": speed,
+        "room_share": room_share,
+        "early": early,
+        "band_share": band_share,
+        "clip_share": clip_share,
+        "empty_share": empty_share,
+        "magnitude_weight": magnitude_weight,
+        "complex_weight": complex_weight,
+        "sdr_weight": sdr_weight,
+        "seed": seed,
+    }
+    chosen = load_recipe(recipe, "enhancement").changed(sizes, settings)
+    train_enhancement(
+        out,
+        chosen.config,
+        chosen.options,
+        clean,
+        noise or (),
+        rir or (),
+        pairs,
+        val_clean,
+        val_noise or (),
+        resume,
+        devices,
         memory,
         progress,
         say=typer.echo,

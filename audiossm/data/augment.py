@@ -3,6 +3,7 @@
 Waveforms are (B, n) float in [-1, 1]; log-power features (B, T, C). Only `mixup` changes labels, and says so.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -64,18 +65,28 @@ def level(audio: Tensor) -> Tensor:
 def reverberate(audio: Tensor, rate: int, low: float, high: float) -> Tensor:
     """Put each clip into a simulated room, whose sound decays by 60 dB in `low` to `high` seconds.
 
-    A room is the direct sound, then decaying noise (Polack's model) at 0 to 15 dB below it, so that the word keeps its
-    place in the clip.
+    The word keeps its place in the clip.
     """
-    batch, length = audio.shape
-    samples = min(length, round(high * rate))
-    t = torch.arange(samples, device=audio.device) / rate
-    decay = torch.empty(batch, 1, device=audio.device).uniform_(low, high)
-    tail = torch.randn(batch, samples, device=audio.device) * 10 ** (-3 * t / decay) * (t > 0.002)
-    below = 10 ** (torch.empty(batch, 1, device=audio.device).uniform_(-15, 0) / 20)
+    return heard_in(audio, rooms(len(audio), min(audio.shape[1], round(high * rate)), rate, low, high, audio.device))
+
+
+def rooms(count: int, samples: int, rate: int, low: float, high: float, device: torch.device) -> Tensor:
+    """Return impulse responses (count, samples) of rooms whose sound decays by 60 dB in `low` to `high` seconds.
+
+    A room is the direct sound, then decaying noise (Polack's model) at 0 to 15 dB below it.
+    """
+    t = torch.arange(samples, device=device) / rate
+    decay = torch.empty(count, 1, device=device).uniform_(low, high)
+    tail = torch.randn(count, samples, device=device) * 10 ** (-3 * t / decay) * (t > 0.002)
+    below = 10 ** (torch.empty(count, 1, device=device).uniform_(-15, 0) / 20)
     room = tail * below / tail.square().sum(1, keepdim=True).sqrt()
-    spectrum = torch.fft.rfft(audio, 2 * length) * torch.fft.rfft(room, 2 * length)
-    return audio + torch.fft.irfft(spectrum, 2 * length)[:, :length]
+    return torch.cat((torch.ones_like(below), room[:, 1:]), dim=1)  # the tail begins with zeros
+
+
+def heard_in(audio: Tensor, responses: Tensor) -> Tensor:
+    """Convolve clips (B, n) with a response each, (B, m); what would sound after their ends is left out."""
+    size = audio.shape[1] + responses.shape[1]
+    return torch.fft.irfft(torch.fft.rfft(audio, size) * torch.fft.rfft(responses, size), size)[:, : audio.shape[1]]
 
 
 def clip(audio: Tensor, low: float) -> Tensor:
@@ -83,6 +94,41 @@ def clip(audio: Tensor, low: float) -> Tensor:
     peak = audio.abs().amax(1, keepdim=True)
     limit = peak * torch.empty(len(audio), 1, device=audio.device).uniform_(low, 1)
     return audio.clamp(-limit, limit)
+
+
+def tone(audio: Tensor, rate: int, spread_db: float) -> Tensor:
+    """Filter each clip as mouths, rooms and microphones do: a smooth curve that strays at each octave, in decibels."""
+    spectrum = torch.fft.rfft(audio)
+    hertz = torch.linspace(0, rate / 2, spectrum.shape[1], device=audio.device)
+    octave = (hertz.clamp(min=50) / 50).log2()
+    knots = spread_db * torch.randn(len(audio), int(math.log2(rate / 100)) + 2, device=audio.device)
+    low = octave.long()
+    db = torch.lerp(knots[:, low], knots[:, low + 1], octave - low)
+    return torch.fft.irfft(spectrum * 10 ** (db / 20), n=audio.shape[1])
+
+
+def cut_above(audio: Tensor, rate: int, hertz: Tensor) -> Tensor:
+    """Take away from each clip (B, n) all above a frequency each, (B, 1) in Hz."""
+    spectrum = torch.fft.rfft(audio)
+    place = torch.linspace(0, rate / 2, spectrum.shape[1], device=audio.device)
+    return torch.fft.irfft(spectrum * (place <= hertz), n=audio.shape[1])
+
+
+def faster(audio: Tensor, factor: float) -> Tensor:
+    """Play clips (B, n) faster by a factor, and higher, band-limited: (B, n / factor)."""
+    length = max(2, round(audio.shape[1] / factor))
+    return torch.fft.irfft(torch.fft.rfft(audio), n=length) * (length / audio.shape[1])
+
+
+def active_level(audio: Tensor, rate: int) -> Tensor:
+    """Return the RMS of each clip (B, n) while there is sound, (B, 1): in frames of 20 ms within 40 dB of the loudest.
+
+    That is how the level of speech is told without its pauses.
+    """
+    frame = rate // 50
+    power = audio[:, : audio.shape[1] // frame * frame].unflatten(1, (-1, frame)).square().mean(2)
+    active = power >= 1e-4 * power.amax(1, keepdim=True)
+    return ((power * active).sum(1, keepdim=True) / active.sum(1, keepdim=True)).sqrt()
 
 
 def mixup(audio: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -91,3 +91,16 @@ def loudness(recordings: Recordings) -> dict[str, object]:
     low, median, high = (round(float(x), 2) for x in np.percentile(10 * np.log10(power.clip(1e-10)), LEVELS))
     peak = max(int(np.abs(piece.astype(np.int32)).max()) for piece in pieces) / 32768
     return {"rms_db": [low, median, high], "peak": round(peak, 4)}
+
+
+@dataclass(frozen=True)
+class PairedWindows(Windows):
+    """Windows of clean recordings, each with the same window of its noisy one."""
+
+    noisy: Recordings | None = None  # in the order of the clean ones
+
+    def __getitem__(self, places: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """Return what `Windows` does, and the noisy samples (B, size + 1) int16."""
+        assert self.noisy is not None
+        pieces = self.noisy.read_all([(i, b - 1, b + self.size) for i, b, _ in places.tolist()])
+        return *super().__getitem__(places), torch.from_numpy(np.stack(pieces))

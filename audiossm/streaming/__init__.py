@@ -14,7 +14,8 @@ from audiossm.streaming.audiofile import AudioFile
 from audiossm.streaming.bench import measure
 from audiossm.streaming.constants import with_constants
 from audiossm.streaming.detector import Detector
-from audiossm.streaming.devices import Device, find_device, input_devices
+from audiossm.streaming.devices import Device, find_device, input_devices, output_devices
+from audiossm.streaming.enhancement import EnhancementStream, Enhancer, load_enhancer
 from audiossm.streaming.files import released_models, task_of
 from audiossm.streaming.generation import Generator, Sampler, load_generator
 from audiossm.streaming.level import Level
@@ -31,6 +32,8 @@ __all__ = [
     "Detector",
     "Device",
     "DeviceLost",
+    "EnhancementStream",
+    "Enhancer",
     "Event",
     "Filterbank",
     "FrameClock",
@@ -47,8 +50,10 @@ __all__ = [
     "find_device",
     "input_devices",
     "load",
+    "load_enhancer",
     "load_generator",
     "measure",
+    "output_devices",
     "rate_constants",
     "released_models",
     "taps",

@@ -1,4 +1,4 @@
-"""Which microphones there are, and the one that is meant by an index or a part of a name."""
+"""Which microphones and speakers there are, and the one that is meant by an index or a part of a name."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Device:
-    """An input device as PortAudio sees it. rate: its own default in Hz; channels: the most it delivers."""
+    """A device as PortAudio sees it. rate: its own default in Hz; channels: the most it delivers, or takes."""
 
     index: int
     name: str
@@ -58,20 +58,29 @@ def uninterrupted() -> Iterator[None]:
 
 def input_devices() -> list[Device]:
     """List the input devices. PortAudio looks for them once, when the program first asks (see `look_again`)."""
+    return _devices("input")
+
+
+def output_devices() -> list[Device]:
+    """List the output devices, as `input_devices` does."""
+    return _devices("output")
+
+
+def _devices(kind: str) -> list[Device]:
     sd = portaudio()
     hosts = sd.query_hostapis()
-    default = sd.default.device[0]
+    default = sd.default.device[0 if kind == "input" else 1]
     return [
         Device(
             index=info["index"],
             name=info["name"],
             host=hosts[info["hostapi"]]["name"],
-            channels=info["max_input_channels"],
+            channels=info[f"max_{kind}_channels"],
             rate=round(info["default_samplerate"]),
             default=info["index"] == default,
         )
         for info in sd.query_devices()
-        if info["max_input_channels"] > 0
+        if info[f"max_{kind}_channels"] > 0
     ]
 
 
@@ -80,19 +89,20 @@ def is_index(wanted: int | str | None) -> bool:
     return str(wanted).strip().lstrip("-").isdigit()
 
 
-def find_device(wanted: int | str | None = None) -> Device:
-    """Find an input device by its index or a part of its name (any case); None is the system's default.
+def find_device(wanted: int | str | None = None, kind: str = "input") -> Device:
+    """Find an "input" or "output" device by its index or a part of its name (any case); None is the system's default.
 
     A name that several devices carry, because several sound systems list them, means the one in the sound
     system of the default device.
     """
-    devices = input_devices()
+    devices = _devices(kind)
     if not devices:
-        raise OSError("there is no input device: connect a microphone, or see `audiossm devices`")
+        one = "a microphone" if kind == "input" else "a speaker"
+        raise OSError(f"there is no {kind} device: connect {one}, or see `audiossm devices`")
     default = next((device for device in devices if device.default), None)
     if wanted is None:
         if default is None:
-            raise OSError(f"the system has no default input device; choose one of {_names(devices)}")
+            raise OSError(f"the system has no default {kind} device; choose one of {_names(devices)}")
         return default
     text = str(wanted).strip().lower()
     if not text:
@@ -105,9 +115,9 @@ def find_device(wanted: int | str | None = None) -> Device:
     if len(found) > 1 and default is not None:
         found = [device for device in found if device.host == default.host] or found
     if not found:
-        raise ValueError(f"there is no input device {str(wanted)!r}; there are {_names(devices)}")
+        raise ValueError(f"there is no {kind} device {str(wanted)!r}; there are {_names(devices)}")
     if len(found) > 1:
-        raise ValueError(f"{str(wanted)!r} may mean several input devices: {_names(found)}; give an index")
+        raise ValueError(f"{str(wanted)!r} may mean several {kind} devices: {_names(found)}; give an index")
     return found[0]
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from audiossm.streaming.stream import ABSURD
+from audiossm.streaming.samples import ABSURD
 
 FAST = 0.125  # seconds: the time constant of a sound level meter set to "fast" (IEC 61672)
 HOLD = 1.5  # seconds that a peak stays before a lower one takes its place

@@ -14,7 +14,11 @@ import numpy as np
 
 KEY = "audiossm"
 FORMAT = 2
-TASKS = {"keywords": "`audiossm listen` hears with it", "generation": "`audiossm generate` runs it"}
+TASKS = {
+    "keywords": "`audiossm listen` hears with it",
+    "generation": "`audiossm generate` runs it",
+    "enhancement": "`audiossm denoise` runs it",
+}
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,6 @@ class Metadata:
 
     def _check(self) -> None:
         """Refuse values that later arithmetic would turn into nonsense."""
-        offset = 0
-        for part in self.state:
-            if part.offset != offset:
-                raise ValueError(f"its state layout has a gap or an overlap at {part.name!r}; export again")
-            offset += part.size
         bank, settings = self.filterbank, self.detector
         wrong = {
             "rate": self.rate <= 0,
@@ -164,6 +163,17 @@ def unlacking() -> Iterator[None]:
         raise ValueError(f"its metadata is malformed ({error}); export the model again") from None
 
 
+def state_layout(raw: list[dict[str, Any]]) -> tuple[StatePart, ...]:
+    """Read how a state is packed: its parts lie one behind the other."""
+    parts = tuple(StatePart(str(part["name"]), tuple(map(int, part["shape"])), int(part["offset"])) for part in raw)
+    offset = 0
+    for part in parts:
+        if part.offset != offset:
+            raise ValueError(f"its state layout has a gap or an overlap at {part.name!r}")
+        offset += part.size
+    return parts
+
+
 def _typed(raw: dict[str, Any]) -> Metadata:
     detector = raw["detector"]
     return Metadata(
@@ -174,10 +184,7 @@ def _typed(raw: dict[str, Any]) -> Metadata:
         tick=float(raw["tick"]),
         frame_ticks=int(raw["frame_ticks"]),
         latency=int(raw["latency"]),
-        state=tuple(
-            StatePart(str(part["name"]), tuple(int(n) for n in part["shape"]), int(part["offset"]))
-            for part in raw["state"]
-        ),
+        state=state_layout(raw["state"]),
         labels=tuple(str(label) for label in raw["labels"]),
         detector=DetectorSettings(*(float(detector[name]) for name in ("smoothing", "threshold", "refractory"))),
         filterbank=None if raw["filterbank"] is None else _filterbank(raw["filterbank"]),

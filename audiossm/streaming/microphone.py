@@ -72,13 +72,18 @@ class Microphone:
         return self._dropped + self._ring.dropped / self.rate
 
     @property
+    def waiting(self) -> float:
+        """Seconds of audio that have come and were not taken yet."""
+        return self._ring.waiting / self.rate
+
+    @property
     def behind(self) -> float:
         """Seconds between what is said and what the program has heard, beyond the least of the last ten seconds.
 
         It is what waits here to be heard, and what the device owes by the clock. Look at it a few times a second.
         """
         owed = self._lag.read(time.monotonic(), self._received / self.rate)
-        return owed + self._ring.waiting / self.rate
+        return owed + self.waiting
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield what is heard as (n, channels) float32, for ever. A lost device raises `DeviceLost`.

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
 from audiossm.streaming.detector import Detector
+from audiossm.streaming.files import bind
+from audiossm.streaming.samples import checked, cleaned
 from audiossm.streaming.taps import FrameClock
 
 if TYPE_CHECKING:
     from audiossm.streaming.model import Model
-
-# 120 dB above full scale. Such a sample is no audio, and its square could overflow inside the model.
-ABSURD = 1e6
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,11 @@ class KeywordStream:
         # Frames come in two kinds: the state goes from the first buffer to the second, then back, and where
         # every second frame begins between two samples the sessions alternate in the same step.
         sessions = model.sessions(self.clock)
-        self._calls = [self._bind(turn, sessions[turn % len(sessions)]) for turn in (0, 1)]
+        known = {"audio": self._audio, "posteriors": self._posteriors}
+        self._calls = [
+            (session, bind(session, known | {"state": self._states[turn], "state_out": self._states[1 - turn]}))
+            for turn, session in ((0, sessions[0]), (1, sessions[-1]))
+        ]
         self.reset()
 
     def reset(self) -> None:
@@ -66,6 +68,11 @@ class KeywordStream:
     def posteriors(self) -> np.ndarray:
         """Probability of each label after the latest frame, (classes,) float32; zeros before the first."""
         return self._posteriors[0].copy()
+
+    @property
+    def latency(self) -> float:
+        """Samples at the stream's rate from a sound to what is known of it: those of a frame."""
+        return self.model.metadata.latency * self.rate / self.model.metadata.rate
 
     @property
     def seconds(self) -> float:
@@ -99,7 +106,7 @@ class KeywordStream:
 
     def _run(self, chunk: np.ndarray) -> Iterator[Event | None]:
         """Hear a chunk; yield once for each frame it completes."""
-        chunk = _checked(chunk)
+        chunk = checked(chunk)
         begin = 0
         while begin < len(chunk):
             piece = chunk[begin : begin + self._samples - self._filled]
@@ -137,12 +144,8 @@ class KeywordStream:
 
     def _mono(self, piece: np.ndarray) -> np.ndarray:
         """(n,) or (n, channels) of an accepted type -> (n,) float32, with bad values replaced and counted."""
-        if piece.dtype == np.int16:
-            piece = piece * np.float64(1 / 32768)
-        elif not np.vdot(piece, piece) <= ABSURD:  # rare: NaN, infinity or far beyond full scale somewhere
-            bad = ~(np.abs(piece) <= ABSURD)
-            self.bad_samples += int(np.count_nonzero(bad))
-            piece = np.where(bad, piece.dtype.type(0), piece)
+        piece, bad = cleaned(piece)
+        self.bad_samples += bad
         if piece.ndim == 2:
             # One channel after the other: the order of a sum along an axis can depend on the memory's layout.
             total = piece[:, 0].astype(np.float64)
@@ -150,29 +153,3 @@ class KeywordStream:
                 total += piece[:, channel]
             piece = total / piece.shape[1]
         return piece.astype(np.float32, copy=False)
-
-    def _bind(
-        self, turn: int, session: onnxruntime.InferenceSession
-    ) -> tuple[onnxruntime.InferenceSession, onnxruntime.IOBinding]:
-        """Bind one call's buffers by their addresses, so that a frame allocates nothing."""
-        binding = session.io_binding()
-
-        def bind(kind: str, name: str, array: np.ndarray) -> None:
-            method = binding.bind_input if kind == "in" else binding.bind_output
-            method(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-        bind("in", "audio", self._audio)
-        bind("in", "state", self._states[turn])
-        bind("out", "posteriors", self._posteriors)
-        bind("out", "state_out", self._states[1 - turn])
-        return session, binding
-
-
-def _checked(chunk: np.ndarray) -> np.ndarray:
-    """Return the chunk if a stream can hear it, else raise a ValueError that says what it must be."""
-    chunk = np.asarray(chunk)
-    if chunk.ndim not in (1, 2) or (chunk.ndim == 2 and chunk.shape[1] == 0):
-        raise ValueError(f"a chunk must have shape (samples,) or (samples, channels), not {chunk.shape}")
-    if chunk.dtype not in (np.float32, np.float64, np.int16):
-        raise ValueError(f"a chunk must be float32, float64 or int16, not {chunk.dtype}")
-    return chunk

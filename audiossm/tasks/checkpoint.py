@@ -10,12 +10,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from audiossm.tasks.enhancement import EnhancementModel
 from audiossm.tasks.generation import GenerationModel
 from audiossm.tasks.keywords import KeywordModel
 
 FORMAT = 1
-TASKS = {model.task: model for model in (KeywordModel, GenerationModel)}
-M = TypeVar("M", KeywordModel, GenerationModel)
+TASKS = {model.task: model for model in (KeywordModel, GenerationModel, EnhancementModel)}
+M = TypeVar("M", KeywordModel, GenerationModel, EnhancementModel)
 
 
 def write_beside(path: Path, data: bytes) -> None:
@@ -30,7 +31,9 @@ def write_beside(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def save_model(folder: Path, model: KeywordModel | GenerationModel, training: dict[str, Any]) -> None:
+def save_model(
+    folder: Path, model: KeywordModel | GenerationModel | EnhancementModel, training: dict[str, Any]
+) -> None:
     """Write a model with a JSON-able summary of its training into a folder."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     about = {"format": FORMAT, "task": model.task, "config": asdict(model.config), "training": training}

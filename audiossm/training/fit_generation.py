@@ -101,7 +101,9 @@ def train_generation(
     report = None if progress else Report(say, "val_bits", lambda bits: f"{bits:.3f} bits a sample on validation")
     trainer = build_trainer(out, options, steps, local, machines, report)
     begun = time.monotonic()
-    fit(trainer, GenerationTraining(model, options), WindowBatches(train, val, options), out, resume, say)
+    fit(
+        trainer, GenerationTraining(model, options), WindowBatches(train, val, options, options.carry), out, resume, say
+    )
     if trainer.is_global_zero:
         about = summary(trainer, train, options, time.monotonic() - begun) | {"level": level}
         save_model(out, model.cpu().eval(), about)

@@ -157,3 +157,70 @@ class GenerateOptions(Optimisation):
         super().__post_init__()
         if not (math.isfinite(self.window) and self.window > 0):
             raise ValueError(f"a window lasts more than 0 seconds, not {self.window}")
+
+
+@dataclass(frozen=True)
+class EnhanceOptions(Optimisation):
+    """Optimisation of an enhancement model, and how speech and noise are mixed anew for every batch.
+
+    Attributes:
+        window: seconds that a step hears at once.
+        speed: share by which speech may be faster or slower, and higher or lower with it.
+        tone_db, tone_share: how far a microphone's response may stray at each octave, in decibels; share of the
+            speech, and of the noise, that is heard so.
+        room_decay, room_share: range of reverberation times in seconds, where no impulse responses are given; share of
+            the speech heard in a room.
+        early: seconds of a room's response that count as speech; what comes later is to be taken away.
+        snr: range of the ratio of speech, while there is any, to noise, in decibels.
+        second_share: share of the windows with a second noise.
+        hiss_share: share of the windows whose noise has some of no recording, of a random colour.
+        empty_share: share of the windows without speech.
+        level_db: range of the level of speech, while there is any, in decibels below full scale.
+        band_share, band_least: share of the windows in which all above a frequency is missing; the lowest such one, as
+            a share of the highest that the rate holds.
+        clip_share: share of the windows whose peaks are cut off, at a fifth of the highest or above.
+        magnitude_weight, complex_weight: of the loss on compressed spectra, their magnitudes and themselves.
+        sdr_weight: of the loss on the waveform, for each 10 dB of SI-SDR.
+    """
+
+    epochs: int = 300
+    batch: int = 32
+    lr: float = 0.003
+    weight_decay: float = 0.01
+    window: float = 3.0
+    speed: float = 0.1
+    tone_db: float = 3.0
+    tone_share: float = 0.5
+    room_decay: tuple[float, float] = (0.1, 0.8)
+    room_share: float = 0.25
+    early: float = 0.05
+    snr: tuple[float, float] = (-5.0, 20.0)
+    second_share: float = 0.3
+    hiss_share: float = 0.2
+    empty_share: float = 0.03
+    level_db: tuple[float, float] = (-40.0, -15.0)
+    band_share: float = 0.1
+    band_least: float = 0.4
+    clip_share: float = 0.05
+    magnitude_weight: float = 70.0
+    complex_weight: float = 30.0
+    sdr_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values without sense."""
+        super().__post_init__()
+        if not 0.25 <= self.window < math.inf:
+            raise ValueError(f"a window lasts at least 0.25 seconds, not {self.window}")
+        for name in ("snr", "level_db", "room_decay"):
+            low, high = getattr(self, name)
+            if not -math.inf < low <= high < math.inf:
+                raise ValueError(f"{name} is a range from low to high, not {low:g} to {high:g}")
+        shares = {name: value for name, value in vars(self).items() if name.endswith(("share", "least"))}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, not {share}")
+        if not 0 <= self.speed < 0.5:
+            raise ValueError(f"speed must be from 0 to below 0.5, not {self.speed}")
+        weights = (self.magnitude_weight, self.complex_weight, self.sdr_weight)
+        if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+            raise ValueError(f"weights of the loss must be at least 0, and one above, not {weights}")

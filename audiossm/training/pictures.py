@@ -3,7 +3,7 @@
 Drawn with matplotlib's own canvas, so that no screen is needed and no global setting is changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,18 @@ def draw_heard(path: Path, audio: np.ndarray, rate: int, posteriors: np.ndarray,
         else:
             below.plot(time, posteriors[:, column], color="0.8", lw=0.6)
     below.set(xlabel="seconds", ylabel="probability", ylim=(0, 1.1), xlim=(0, len(audio) / rate))
+    save(figure, path)
+
+
+def draw_spectrograms(path: Path, sounds: Mapping[str, np.ndarray], rate: int) -> None:
+    """Draw the spectrograms of several sounds (n,) one above the other, each with its name."""
+    figure = Figure((11, 2.5 * len(sounds)))
+    axes = np.atleast_1d(figure.subplots(len(sounds), 1, sharex=True, sharey=True))
+    for axis, (name, audio) in zip(axes, sounds.items(), strict=True):
+        axis.specgram(audio + 1e-7, NFFT=rate // 50, Fs=rate, noverlap=rate // 100, cmap="magma", vmin=-130, vmax=-40)
+        axis.set_title(name, loc="left", fontsize=9)
+        axis.set(ylabel="Hz")
+    axes[-1].set_xlabel("seconds")
     save(figure, path)
 
 

@@ -9,15 +9,17 @@ from torch.utils.data import DataLoader
 
 from audiossm.data.windows import Windows
 from audiossm.training.loader import SharedOrder, loader
-from audiossm.training.options import GenerateOptions
+from audiossm.training.options import Optimisation
 
 
 class WindowOrder(SharedOrder):
-    """Places of windows (share, 3), see `Windows`."""
+    """Places of windows (share, 3), see `Windows`; `carry`: those of a row follow one another."""
 
-    def __init__(self, windows: Windows, o: GenerateOptions, devices: int, rank: int, begin: Callable[[], int]):
+    def __init__(
+        self, windows: Windows, o: Optimisation, carry: bool, devices: int, rank: int, begin: Callable[[], int]
+    ):
         super().__init__(len(windows), o.batch, devices, rank, o.seed, begin)
-        self.windows, self.carry = windows, o.carry
+        self.windows, self.carry = windows, carry
 
     def rows(self, draw: torch.Generator) -> Tensor:
         """Return an epoch's places."""
@@ -27,9 +29,9 @@ class WindowOrder(SharedOrder):
 class WindowBatches(LightningDataModule):
     """Training and validation windows. `options.batch` counts windows over all devices together."""
 
-    def __init__(self, train: Windows, val: Windows | None, options: GenerateOptions):
+    def __init__(self, train: Windows, val: Windows | None, options: Optimisation, carry: bool = False):
         super().__init__()
-        self.windows, self.held_out, self.options = train, val, options
+        self.windows, self.held_out, self.options, self.carry = train, val, options, carry
 
     def train_dataloader(self) -> DataLoader:
         """Give the training batches; the last, incomplete one is left out."""
@@ -38,6 +40,7 @@ class WindowBatches(LightningDataModule):
         order = WindowOrder(
             self.windows,
             self.options,
+            self.carry,
             trainer.world_size,
             trainer.global_rank,
             lambda: trainer.fit_loop.batch_idx + 1,

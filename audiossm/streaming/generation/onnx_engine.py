@@ -1,10 +1,9 @@
 """Generation with ONNX Runtime: any model file, tier by tier, one call of a graph for each step of a tier."""
 
-from typing import Any
-
 import numpy as np
 import onnxruntime
 
+from audiossm.streaming.files import bind
 from audiossm.streaming.generation import draw
 from audiossm.streaming.generation.facts import GenerationFacts
 
@@ -46,7 +45,7 @@ class OnnxEngine:
             states = self.states[k]
             self._calls.append(
                 [
-                    (session, _bind(session, known | {"state": states[turn], "state_out": states[1 - turn]}))
+                    (session, bind(session, known | {"state": states[turn], "state_out": states[1 - turn]}))
                     for turn in (0, 1)
                 ]
             )
@@ -104,13 +103,3 @@ class OnnxEngine:
         session.run_with_iobinding(binding)
         if slower:
             self._held[k][:, place] = self._fine[k]
-
-
-def _bind(session: onnxruntime.InferenceSession, known: dict[str, np.ndarray]) -> Any:
-    """Bind a graph's inputs and outputs to arrays by their addresses."""
-    binding = session.io_binding()
-    for entries, bind in ((session.get_inputs(), binding.bind_input), (session.get_outputs(), binding.bind_output)):
-        for entry in entries:
-            array = known[entry.name]
-            bind(entry.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-    return binding

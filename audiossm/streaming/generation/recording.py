@@ -1,7 +1,5 @@
 """Make a sound file: write what a sampler makes as it comes, watch its level, and leave it playable when stopped."""
 
-import contextlib
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -9,15 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from audiossm.streaming.audiofile import AudioFile
+from audiossm.streaming.audiofile import AudioFile, sound_file
 from audiossm.streaming.generation.guard import Guard
 from audiossm.streaming.generation.resample import resample
 from audiossm.streaming.generation.sampler import BLOCK, Sampler
-
-WAV_LIMIT = 2**32 - 2**16  # bytes that its header can count
-SAMPLE = 2  # bytes
 
 
 @dataclass
@@ -136,33 +130,6 @@ def likeliest(sampler: Sampler, made: Iterator[np.ndarray], say: Callable[[str],
             yield facts.coding.decode(codes[best])
     if stopped:
         raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def sound_file(out: Path, rate: int, samples: int) -> Iterator[soundfile.SoundFile]:
-    """Open a mono file of 16 bits for writing, beside its place; move it there if anything was written."""
-    kind = out.suffix[1:].upper()
-    kind = {"AIF": "AIFF", "OGA": "OGG", "OPUS": "OGG"}.get(kind, kind)
-    if kind not in soundfile.available_formats() or kind == "RAW":
-        raise ValueError(f"{out.name!r} does not end in a sound file's format: name it .wav, .flac or .ogg")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"no folder {out.parent} to write {out.name} into")
-    if kind == "WAV" and samples * SAMPLE > WAV_LIMIT:
-        raise ValueError(f"a WAV file holds {WAV_LIMIT / SAMPLE / rate / 3600:.1f} hours at {rate} Hz: name it .flac")
-    subtype = "OPUS" if out.suffix == ".opus" else soundfile.default_subtype(kind)
-    part = out.with_name(out.name + ".part")
-    try:
-        file = soundfile.SoundFile(part, "w", rate, 1, subtype, format=kind)
-    except soundfile.LibsndfileError as error:
-        part.unlink(missing_ok=True)
-        raise ValueError(f"cannot write {out} at {rate} Hz: {error.error_string.rstrip('.')}") from None
-    try:
-        with file:
-            yield file
-        if file.frames:
-            os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_prompt(path: str | Path, rate: int, samples: int, say: Callable[[str], object]) -> np.ndarray:

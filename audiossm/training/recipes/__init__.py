@@ -8,11 +8,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
 
-from audiossm.tasks import GenerationConfig, KeywordConfig
-from audiossm.training.options import GenerateOptions, TrainOptions
+from audiossm.tasks import EnhancementConfig, GenerationConfig, KeywordConfig
+from audiossm.training.options import EnhanceOptions, GenerateOptions, TrainOptions
 
-Config = TypeVar("Config", KeywordConfig, GenerationConfig)
-Options = TypeVar("Options", TrainOptions, GenerateOptions)
+Config = TypeVar("Config", KeywordConfig, GenerationConfig, EnhancementConfig)
+Options = TypeVar("Options", TrainOptions, GenerateOptions, EnhanceOptions)
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Recipe(Generic[Config, Options]):
 
         Their state sizes are their own: N means another thing in each.
         """
+        assert not isinstance(self.config, EnhancementConfig), "whose layers are of one kind"
         depth = self.config.layers if depth is None else depth
         return Recipe(replace(self.config, pattern=pattern, layers=depth, d_state=None), self.options)
 
