@@ -26,6 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(VENV)/bin/pip || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing audiossm and PyTorch into $(VENV): about two minutes, 4.6 GB the first time"
 	@$(RUN) pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(RUN) pip install -qq --disable-pip-version-check -c constraints.txt pesq 2>/dev/null \
+		|| echo "pesq could not be compiled (it takes a C compiler): enhanced speech is not scored, all else works"
 	@touch $@
 	@echo "Ready. Try: $(VENV)/bin/audiossm --help"
 

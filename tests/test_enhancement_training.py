@@ -301,7 +301,7 @@ def test_pairs_are_found_by_name_by_number_and_by_manifest(folders, tmp_path):
 
 
 def test_evaluate(run, learnt, folders, tmp_path):
-    pytest.importorskip("pesq")
+    pytest.importorskip("pesq", reason="pesq is not installed: it takes a C compiler")
     pytest.importorskip("pystoi")
     code, out, err = run(
         *("evaluate", learnt, "--data", folders / "pairs", "--json", "--pictures", tmp_path / "pictures"),
@@ -321,7 +321,7 @@ def test_evaluate(run, learnt, folders, tmp_path):
 
 def test_what_cannot_be_scored_is_told():
     """Of the same, the best; silence and moments have no score; an estimate that is silent has no PESQ."""
-    pytest.importorskip("pesq")
+    pytest.importorskip("pesq", reason="pesq is not installed: it takes a C compiler")
     pytest.importorskip("pystoi")
     noise = (0.1 * np.random.default_rng(0).normal(size=32000)).astype(np.float32)
     silence = np.zeros_like(noise)
@@ -332,7 +332,7 @@ def test_what_cannot_be_scored_is_told():
 
 def test_evaluate_a_file_at_other_rates(learnt, folders, tmp_path):
     """The file scores as the module does, and about as well at another rate."""
-    pytest.importorskip("pesq")
+    pytest.importorskip("pesq", reason="pesq is not installed: it takes a C compiler")
     pytest.importorskip("pystoi")
     export_enhancement(learnt, tmp_path / "dn.onnx")
     module, file = (
