@@ -20,10 +20,13 @@ def small_tiles(monkeypatch):
 
 @pytest.fixture(params=("highest", "high") if GPU else ("highest",))
 def tolerance(request):
-    """The switch for TF32 products, and what results may differ by: they cut each operand, by 0.04 % in the mean."""
+    """The switch for TF32 products, and what results may differ by.
+
+    They cut each operand, by 0.04 % in the mean; of gradients, products of products, 0.25 % was seen on an H100.
+    """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(request.param)
-    yield {"highest": 1e-5, "high": 2e-3}[request.param]
+    yield {"highest": 1e-5, "high": 4e-3}[request.param]
     torch.set_float32_matmul_precision(before)
 
 
