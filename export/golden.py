@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from audiossm.export.verify import babble
-from audiossm.streaming import FrameClock, load
+from audiossm.streaming import FrameClock, load_keywords
 from audiossm.tasks.checkpoint import write_beside
 
 FRAMES = 10
@@ -19,7 +19,7 @@ def write_golden(model: str | Path, out: str | Path) -> None:
     Keys: `audio` (frames, samples) and `posteriors` (frames, classes), numbers; `state` (S,) before the first frame and
     `state_out` (S,) after the last, base64 of little-endian float32. The rate is the native one.
     """
-    loaded = load(model)
+    loaded = load_keywords(model)
     meta = loaded.metadata
     session = loaded.sessions(FrameClock(meta.rate))[0]
     audio = babble(2 * FRAMES * meta.frame, meta.rate).round(5).reshape(2 * FRAMES, 1, meta.frame)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiossm.streaming import load, load_enhancer
+from audiossm.streaming import load, load_enhancer, load_keywords
 from audiossm.streaming.enhancement.recording import denoise_file
 from audiossm.streaming.enhancement.resampler import HALF, Resampler
 
@@ -223,7 +223,11 @@ def test_files_that_cannot_be(tmp_path, changes, words):
 
 def test_the_wrong_task_is_told(file):
     with pytest.raises(ValueError, match="`audiossm denoise` runs it"):
-        load(file)
+        load_keywords(file)
+
+
+def test_one_door_for_all_tasks(file):
+    assert type(load(file)).__name__ == "Enhancer" and type(load("keywords")).__name__ == "Model"
 
 
 # Files

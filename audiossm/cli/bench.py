@@ -1,11 +1,14 @@
 """`audiossm bench`: measure a model on this machine."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from audiossm.cli.app import app
+
+if TYPE_CHECKING:
+    from audiossm.streaming import Generator
 
 UNITS = {
     "engine": "runs it fastest here; below its figures",
@@ -47,39 +50,37 @@ def bench(
 
     Does its memory grow? An hour of audio takes some twenty seconds: `audiossm bench kw.onnx --seconds 3600`
     """
-    from audiossm.streaming import load, load_enhancer, measure, task_of
+    from audiossm.streaming import Generator, load, measure
 
-    task = task_of(model)
-    if task == "generation":
+    loaded = load(model)
+    if isinstance(loaded, Generator):
         if rate is not None:
             raise typer.BadParameter("a model that generates has its own rate: leave out --rate")
-        generation(model, seconds, batch, runaway, as_json)
+        generation(loaded, seconds, batch, runaway, as_json)
         return
     if batch > 1 or runaway:
         raise typer.BadParameter(f"{model} does not generate: leave out --batch and --runaway")
-    figures = measure((load_enhancer if task == "enhancement" else load)(model), rate, seconds)
+    figures = measure(loaded, rate, seconds)
     if as_json:
         print(json.dumps(figures))
     else:
         show(model, figures)
 
 
-def generation(model: str, seconds: float, batch: int, runaway: int, as_json: bool) -> None:
+def generation(model: "Generator", seconds: float, batch: int, runaway: int, as_json: bool) -> None:
     """Measure a model that generates."""
     from audiossm.cli.waiting import bar
-    from audiossm.streaming import load_generator
     from audiossm.streaming.generation.measure import measure_generation, measure_runaway
 
-    loaded = load_generator(model)
-    figures = measure_generation(loaded, seconds, batch)
+    figures = measure_generation(model, seconds, batch)
     if runaway:
         with bar("minutes", 60 * runaway, 1) as tell:
-            figures["runaway"] = measure_runaway(loaded, runaway, tell=tell)
+            figures["runaway"] = measure_runaway(model, runaway, tell=tell)
     if as_json:
         print(json.dumps(figures))
         return
     engines, ran = figures.pop("engines"), figures.pop("runaway", None)
-    show(model, figures)
+    show(model.name, figures)
     for name, each in engines.items():
         print(f"{name}: {each['sample_us']:.1f} us a sample, real-time factor {each['real_time_factor']:.3f}")
     if ran:

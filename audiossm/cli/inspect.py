@@ -21,13 +21,10 @@ def inspect(
     from rich.table import Table
     from rich.text import Text
 
-    from audiossm.streaming import load, load_enhancer, load_generator, task_of
+    from audiossm.streaming import Generator, load
 
-    task = task_of(model)
-    if task == "generation":
-        facts = load_generator(model).facts.summary()
-    else:
-        facts = (load_enhancer if task == "enhancement" else load)(model).metadata.summary()
+    loaded = load(model)
+    facts = loaded.facts.summary() if isinstance(loaded, Generator) else loaded.metadata.summary()
     if as_json:
         print(json.dumps(facts))
         return

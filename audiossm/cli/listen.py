@@ -30,11 +30,11 @@ def listen(
     Examples: `audiossm listen kw.onnx`, `audiossm listen kw.onnx --input speech.wav --json`
     """
     from audiossm.cli.lines import Lines, remark
-    from audiossm.streaming import AudioFile, Event, Listener, Lost, Microphone, load
+    from audiossm.streaming import AudioFile, Event, Listener, Lost, Microphone, load_keywords
 
     if device is not None and input is not None:
         raise typer.BadParameter("give --device or --input, not both")
-    loaded = load(model)
+    loaded = load_keywords(model)
     source: AudioFile | Microphone = AudioFile(input) if input is not None else Microphone(device)
     listener = Listener(loaded, source)
     lines, display = Lines(as_json), None

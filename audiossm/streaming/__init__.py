@@ -20,9 +20,10 @@ from audiossm.streaming.files import released_models, task_of
 from audiossm.streaming.generation import Generator, Sampler, load_generator
 from audiossm.streaming.level import Level
 from audiossm.streaming.listener import Back, Listener, Lost, News
+from audiossm.streaming.load import load
 from audiossm.streaming.metadata import Filterbank, Metadata
 from audiossm.streaming.microphone import DeviceLost, Microphone
-from audiossm.streaming.model import Model, load
+from audiossm.streaming.model import Model, load_keywords
 from audiossm.streaming.stream import Event, KeywordStream
 from audiossm.streaming.taps import FrameClock, rate_constants, taps, windows
 
@@ -52,6 +53,7 @@ __all__ = [
     "load",
     "load_enhancer",
     "load_generator",
+    "load_keywords",
     "measure",
     "output_devices",
     "rate_constants",

@@ -49,8 +49,8 @@ class Model:
         return KeywordStream(self, rate)
 
 
-def load(path_or_name: str | Path) -> Model:
-    """Load a model from a path, or a released model by its name."""
+def load_keywords(path_or_name: str | Path) -> Model:
+    """Load a keyword model from a path, or a released one by its name."""
     name = str(path_or_name)
     data = read_file(name)
     session, text = open_file(name, data)

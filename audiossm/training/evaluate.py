@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from audiossm.data import ClipArray, add_highband, find_clips, load_clips, resample
-from audiossm.streaming import Filterbank, FrameClock, load
+from audiossm.streaming import Filterbank, FrameClock, load_keywords
 from audiossm.tasks.checkpoint import load_model
 from audiossm.training.options import CLIP_SECONDS
 from audiossm.training.pictures import bank_of, draw_confusion, draw_filters, draw_rates
@@ -56,7 +56,7 @@ def open_model(model: str | Path) -> tuple[list[str], int, Filterbank | None, Pr
     if Path(model).is_dir():
         module, _ = load_model(model)
         return list(module.config.labels), module.config.rate, bank_of(module.encoder), module_predictor(module)
-    file = load(model)
+    file = load_keywords(model)
     return list(file.metadata.labels), file.metadata.rate, file.metadata.filterbank, file_predictor(file)
 
 

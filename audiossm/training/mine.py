@@ -11,7 +11,7 @@ import soundfile
 
 from audiossm.data.audio import sound_files, to_int16
 from audiossm.data.folder import OTHER
-from audiossm.streaming import AudioFile, Event, FrameClock, Model, load
+from audiossm.streaming import AudioFile, Event, FrameClock, Model, load_keywords
 from audiossm.tasks.checkpoint import write_beside
 from audiossm.training.options import CLIP_SECONDS
 
@@ -52,7 +52,7 @@ def mine(
     """
     if not 0 < score < 1:
         raise ValueError(f"the score must lie between 0 and 1, not be {score:g}")
-    file = load(model)
+    file = load_keywords(model)
     detector = replace(file.metadata.detector, threshold=score, refractory=REST)
     keen = replace(file, metadata=replace(file.metadata, detector=detector))
     paths = sound_files(recordings)

@@ -20,7 +20,7 @@ import torch
 from scipy.stats import chi2
 
 from audiossm.data.streams import GRACE, Stream, Word, make_streams
-from audiossm.streaming import FrameClock, Model, load
+from audiossm.streaming import FrameClock, Model, load_keywords
 from audiossm.streaming.metadata import DetectorSettings
 from audiossm.tasks import KeywordModel
 from audiossm.tasks.checkpoint import load_model
@@ -132,7 +132,7 @@ def open_listener(model: str | Path) -> tuple[Listener, tuple[str, ...], Detecto
     if Path(model).is_dir():
         module, _ = load_model(model)
         return module_listener(module), module.config.labels, DetectorSettings()
-    file = load(model)
+    file = load_keywords(model)
     return file_listener(file), file.metadata.labels, file.metadata.detector
 
 

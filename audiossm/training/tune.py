@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiossm.data.streams import make_streams
-from audiossm.streaming import load
+from audiossm.streaming import load_keywords
 from audiossm.streaming.constants import metadata_text, with_metadata
 from audiossm.streaming.metadata import KEY, DetectorSettings
 from audiossm.tasks.checkpoint import write_beside
@@ -53,7 +53,7 @@ def tune(
         raise FileNotFoundError(f"there is no file {path}: tune changes a file, so export the model first")
     if not false_alarms > 0:
         raise ValueError(f"the false alarms an hour to allow must be more than 0, not {false_alarms:g}")
-    file = load(path)
+    file = load_keywords(path)
     labels = file.metadata.labels
     streams = make_streams(data, split, file.metadata.rate, noise, speech, label_column=label_column)
     settings, result = choose(hear(file_listener(file), labels, streams, say), labels, false_alarms)

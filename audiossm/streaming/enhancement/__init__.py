@@ -1,6 +1,6 @@
 """Enhancement at the edge: noisy speech in, clean speech out, frame by frame, with no torch.
 
-model = audiossm.streaming.load_enhancer("denoise")     # a path, or a released model's name
+model = audiossm.streaming.load("denoise")              # a path, or a released model's name
 stream = model.stream(rate=48000)                       # any rate; constant memory from here on
 for chunk in microphone:
     play(stream.push(chunk))                            # what is ready, in order and aligned with the input

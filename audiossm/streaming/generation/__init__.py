@@ -1,6 +1,6 @@
 """Generation at the edge: audio from a model file, sample by sample, with no torch.
 
-model = audiossm.streaming.load_generator("gen.onnx")
+model = audiossm.streaming.load("gen.onnx")
 sampler = model.sampler(seed=0, temperature=0.95)
 for block in sampler.blocks(160000):             # (1, n) float32, constant memory however long
     play(block[0])
