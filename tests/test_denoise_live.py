@@ -1,13 +1,9 @@
 """`audiossm denoise --live` through sound cards: null sinks of PulseAudio (pulse.py); and its policy without one."""
 
-import contextlib
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from runpy import run_path
@@ -20,6 +16,8 @@ import soundfile
 from audiossm.streaming import load_enhancer
 from audiossm.streaming.enhancement.live import Live
 from audiossm.streaming.enhancement.playback import Waiting
+
+from .terminal import Terminal
 
 HERE = Path(__file__).resolve().parent
 tiny = SimpleNamespace(**run_path(str(HERE / "tiny_enhancer.py")))
@@ -201,44 +199,17 @@ def test_from_microphone_to_speaker(server, file, tmp_path):
 
 
 def test_a_terminal_shows_meters_and_takes_keys(server, file):
-    own, theirs = pty.openpty()
-    process = subprocess.Popen(
-        command(file),
-        env=server.environment | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    seen = []
-
-    def read():
-        with contextlib.suppress(OSError):  # the other side is closed
-            while piece := os.read(own, 65536):
-                seen.append(piece)
-
-    def wait_for(text, seconds=60):
-        end = time.monotonic() + seconds
-        while text not in b"".join(seen).decode(errors="replace"):
-            assert time.monotonic() < end, (text, b"".join(seen)[-3000:])
-            time.sleep(0.05)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    terminal = Terminal(command(file), server.environment, columns=100)
     try:
-        wait_for("vmic to cable at 44100 Hz")
-        wait_for("b: bypass")
-        os.write(own, b"b")
-        wait_for("BYPASSED")
-        os.write(own, b"q")
-        assert process.wait(60) == 0
+        terminal.wait_for("vmic to cable at 44100 Hz")
+        terminal.wait_for("b: bypass")
+        terminal.press(b"b")
+        terminal.wait_for("BYPASSED")
+        terminal.press(b"q")
+        assert terminal.process.wait(60) == 0
     finally:
-        process.kill()
-    reader.join(60)
-    text = b"".join(seen).decode()
-    for wanted in ("latency 19 ms", "with the devices", "real-time factor", "dBFS, peak", " s cleaned"):
-        assert wanted in text, text[-3000:]
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l") and "Traceback" not in text  # the cursor is back
+        terminal.process.kill()
+    terminal.check("latency 19 ms", "with the devices", "real-time factor", "dBFS, peak", " s cleaned")
 
 
 def test_devices_that_are_not_there(server, file):

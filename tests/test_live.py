@@ -4,11 +4,9 @@ They are null sinks of PulseAudio (pulse.py), so that everything here happens in
 AUDIOSSM_SHARED names the folder with recordings of people, AUDIOSSM_LIVE_MODEL the model in place of the released one.
 """
 
-import contextlib
 import csv
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -24,6 +22,8 @@ import pytest
 import soundfile
 
 from audiossm.streaming import load
+
+from .terminal import Terminal
 
 HERE = Path(__file__).resolve().parent
 tiny = SimpleNamespace(**run_path(str(HERE / "tiny_model.py")))
@@ -253,44 +253,19 @@ def played(server, model, released, tmp_path_factory):
 def test_a_terminal_shows_what_is_heard(server, played, model, tmp_path):
     """The log above, the panel below, and a terminal left as it was after Ctrl-C."""
     clips = Recording(tmp_path / "tones.wav", tones()[:2])
-    own, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "audiossm", "listen", model, "--device", "screen"],
-        env=server.environment | {"TERM": "xterm", "COLUMNS": "90", "LINES": "30"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+    terminal = Terminal(
+        [sys.executable, "-m", "audiossm", "listen", model, "--device", "screen"], server.environment, columns=90
     )
-    os.close(theirs)
-    seen = []
-
-    def read():
-        with contextlib.suppress(OSError):  # the other side is closed
-            while piece := os.read(own, 65536):
-                seen.append(piece)
-
-    def wait_for(text, seconds=60):
-        end = time.monotonic() + seconds
-        while text not in b"".join(seen).decode(errors="replace"):
-            assert time.monotonic() < end, (text, b"".join(seen)[-3000:])
-            time.sleep(0.05)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
     try:
-        wait_for("screen at 44100 Hz")
+        terminal.wait_for("screen at 44100 Hz")
         server.play(clips.path, "screen").wait()
         for label in ("low", "high"):
-            wait_for(f"\x1b[1;32m{label}\x1b[0m")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+            terminal.wait_for(f"\x1b[1;32m{label}\x1b[0m")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(60) == 0
     finally:
-        process.kill()
-    reader.join(60)
-    text = b"".join(seen).decode()
-    for wanted in ("dBFS, peak", "real-time factor", "behind by", "dropped 0.0 s", "latency 20 ms", "2 keywords"):
-        assert wanted in text, text[-3000:]
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l") and "Traceback" not in text  # the cursor is back
+        terminal.process.kill()
+    terminal.check("dBFS, peak", "real-time factor", "behind by", "dropped 0.0 s", "latency 20 ms", "2 keywords")
 
 
 @pytest.mark.parametrize("wanted", [None, "second"])

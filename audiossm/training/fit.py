@@ -20,12 +20,13 @@ from audiossm.training.options import CLIP_SECONDS, TrainOptions
 from audiossm.training.pictures import bank_of, draw_filters
 from audiossm.training.run import (
     Report,
+    about_training,
     begin_run,
     build_trainer,
     check_run_folder,
     fit,
     is_first,
-    layout,
+    sharing,
     silent,
 )
 from audiossm.training.splits import load_splits
@@ -78,9 +79,7 @@ def train_keywords(
         OSError: a file cannot be written; what was there before is whole.
         KeyboardInterrupt: SIGINT came; SystemExit: SIGTERM came. A checkpoint is left, and it is said how to go on.
     """
-    local, machines = layout(devices)
-    if options.batch % (local * machines):
-        raise ValueError(f"batch {options.batch} cannot be shared by {local * machines} devices: give a multiple")
+    local, machines = sharing(devices, options.batch)
     out = Path(out)
     first = is_first()
     say = say if first else silent
@@ -146,12 +145,7 @@ def summary(trainer: Trainer, train: ClipArray, options: TrainOptions, seconds: 
         experts = {"experts": {"balance": balance, "dropped_share": dropped}}
     return {
         "clips": len(train),
-        "epochs": options.epochs,
-        "steps": trainer.global_step,
-        "seconds": round(seconds, 1),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        "devices": trainer.world_size,
         "val_accuracy": None if accuracy is None else round(100 * float(accuracy), 2),
         **experts,
-        "options": asdict(options),
+        **about_training(trainer, options, seconds),
     }

@@ -22,15 +22,16 @@ from audiossm.tasks.checkpoint import load_model, parameter_count, save_model
 from audiossm.training.enhancement import EnhancementTraining, window_samples
 from audiossm.training.options import EnhanceOptions
 from audiossm.training.run import (
-    Pace,
     Report,
+    about_training,
     begin_run,
     build_trainer,
     check_run_folder,
     fit,
     is_first,
-    layout,
+    sharing,
     silent,
+    step_ms,
 )
 from audiossm.training.scenes import Scenes
 from audiossm.training.splits import for_training
@@ -80,9 +81,7 @@ def train_enhancement(
     Raises:
         As `train_keywords`.
     """
-    local, machines = layout(devices)
-    if options.batch % (local * machines):
-        raise ValueError(f"batch {options.batch} cannot be shared by {local * machines} devices: give a multiple")
+    local, machines = sharing(devices, options.batch)
     if (clean is None) == (pairs is None) or (clean is not None and not noise):
         raise ValueError("give clean speech and noise to mix, or pairs of noisy and clean files")
     out = Path(out)
@@ -184,12 +183,7 @@ def summary(
         "hours": round(train.recordings.seconds / 3600, 3),
         "noise_hours": round(noise_seconds / 3600, 3),
         "window": train.size,
-        "epochs": options.epochs,
-        "steps": trainer.global_step,
-        "seconds": round(seconds, 1),
-        "step_ms": next(c.step_ms() for c in trainer.callbacks if isinstance(c, Pace)),  # type: ignore[attr-defined]
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        "devices": trainer.world_size,
+        "step_ms": step_ms(trainer),
         **{name: None if value is None else round(float(value), 3) for name, value in watched.items()},
-        "options": asdict(options),
+        **about_training(trainer, options, seconds),
     }

@@ -18,15 +18,16 @@ from audiossm.tasks.checkpoint import load_model, parameter_count, save_model
 from audiossm.training.generation import GenerationTraining
 from audiossm.training.options import GenerateOptions
 from audiossm.training.run import (
-    Pace,
     Report,
+    about_training,
     begin_run,
     build_trainer,
     check_run_folder,
     fit,
     is_first,
-    layout,
+    sharing,
     silent,
+    step_ms,
 )
 from audiossm.training.splits import for_training
 from audiossm.training.window_loader import WindowBatches
@@ -68,9 +69,7 @@ def train_generation(
     Raises:
         As `train_keywords`.
     """
-    local, machines = layout(devices)
-    if options.batch % (local * machines):
-        raise ValueError(f"batch {options.batch} cannot be shared by {local * machines} devices: give a multiple")
+    local, machines = sharing(devices, options.batch)
     out = Path(out)
     first = is_first()
     say = say if first else silent
@@ -172,12 +171,7 @@ def summary(trainer: Trainer, train: Windows, options: GenerateOptions, seconds:
         "recordings": len(train.recordings),
         "hours": round(train.recordings.seconds / 3600, 3),
         "window": train.size,
-        "epochs": options.epochs,
-        "steps": trainer.global_step,
-        "seconds": round(seconds, 1),
-        "step_ms": next(c.step_ms() for c in trainer.callbacks if isinstance(c, Pace)),  # type: ignore[attr-defined]
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        "devices": trainer.world_size,
+        "step_ms": step_ms(trainer),
         "val_bits": None if bits is None else round(float(bits), 4),
-        "options": asdict(options),
+        **about_training(trainer, options, seconds),
     }

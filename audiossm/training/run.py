@@ -7,6 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -233,3 +234,28 @@ def layout(devices: str) -> tuple[int, int]:
             raise ValueError(f"torchrun has started {local} processes on this machine: leave out --devices {devices}")
         return local, int(os.environ["WORLD_SIZE"]) // local
     return max(1, torch.cuda.device_count()) if devices == "auto" else int(devices), 1
+
+
+def sharing(devices: str, batch: int) -> tuple[int, int]:
+    """Return `layout`, or raise ValueError where the devices cannot share a batch."""
+    local, machines = layout(devices)
+    if batch % (local * machines):
+        raise ValueError(f"batch {batch} cannot be shared by {local * machines} devices: give a multiple")
+    return local, machines
+
+
+def step_ms(trainer: Trainer) -> float | None:
+    """Return what a step took: see `Pace`."""
+    return next(c.step_ms() for c in trainer.callbacks if isinstance(c, Pace))  # type: ignore[attr-defined]
+
+
+def about_training(trainer: Trainer, options: Optimisation, seconds: float) -> dict[str, Any]:
+    """Return what a reader of any model wants to know of its training."""
+    return {
+        "epochs": options.epochs,
+        "steps": trainer.global_step,
+        "seconds": round(seconds, 1),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "devices": trainer.world_size,
+        "options": asdict(options),
+    }
