@@ -23,6 +23,16 @@ def mixers() -> str:
     return "\n".join(["Mixers (`--mixer`), and when to take which:", "", *lines])
 
 
+# What all trainings take.
+Devices = Annotated[
+    str, typer.Option(help="'auto' (torchrun's processes, else every GPU, else one CPU process) or a number.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from where the run in --out stopped, on any number of devices.")
+]
+Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
+LabelColumn = Annotated[str, typer.Option(help="The manifest's column that holds the labels.")]
+
 MIXERS = mixers()
 train = typer.Typer(no_args_is_help=True, help="Train a model on a data folder (needs audiossm[train]).", epilog=MIXERS)
 app.add_typer(train, name="train")
@@ -100,17 +110,13 @@ def keywords(
         float | None,
         typer.Option(help="With experts: the most that one takes in training, in even shares; the rest is dropped."),
     ] = None,
-    label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
+    label_column: LabelColumn = "label",
     download: Annotated[
         bool, typer.Option("--download", help="First fetch Speech Commands (2.3 GB) into --data, unless it is there.")
     ] = False,
-    devices: Annotated[
-        str, typer.Option(help="'auto' (torchrun's processes, else every GPU, else one CPU process) or a number.")
-    ] = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from where the run in --out stopped, on any number of devices.")
-    ] = False,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    devices: Devices = "auto",
+    resume: Resume = False,
+    progress: Progress = True,
 ) -> None:
     """Train a keyword model. It will hear any sampling rate, whatever the clips were recorded at.
 
@@ -226,17 +232,13 @@ def generate(
     ] = None,
     d_state: Annotated[int | None, typer.Option(min=2, help="Real state dimensions a channel (N).")] = None,
     dropout: Annotated[float | None, typer.Option(min=0, max=1, help="Share of channels left out in training.")] = None,
-    label_column: Annotated[str, typer.Option(help="The manifest's column that holds the labels.")] = "label",
+    label_column: LabelColumn = "label",
     memory: Annotated[
         float, typer.Option(help="GB of audio that a process keeps in memory; more is read from disk as needed.")
     ] = 8.0,
-    devices: Annotated[
-        str, typer.Option(help="'auto' (torchrun's processes, else every GPU, else one CPU process) or a number.")
-    ] = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from where the run in --out stopped, on any number of devices.")
-    ] = False,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    devices: Devices = "auto",
+    resume: Resume = False,
+    progress: Progress = True,
 ) -> None:
     """Train a model that makes audio, sample by sample, from any folder of it.
 
@@ -340,13 +342,9 @@ def enhance(
     memory: Annotated[
         float, typer.Option(help="GB of speech that a process keeps in memory; more is read from disk as needed.")
     ] = 8.0,
-    devices: Annotated[
-        str, typer.Option(help="'auto' (torchrun's processes, else every GPU, else one CPU process) or a number.")
-    ] = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from where the run in --out stopped, on any number of devices.")
-    ] = False,
-    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+    devices: Devices = "auto",
+    resume: Resume = False,
+    progress: Progress = True,
 ) -> None:
     """Train a model that takes noise away from speech, live: speech and noise are mixed anew for every batch.
 
