@@ -36,12 +36,13 @@ def test_lengths(length, channels_last):
 
 
 @kernel
+@pytest.mark.parametrize("length", (40, 48))  # the second is aligned for vectors
 @pytest.mark.parametrize("taps", (1, 2, 3, 8))
 @pytest.mark.parametrize("silu", (False, True))
-def test_taps(taps, silu):
+def test_taps(length, taps, silu):
     from audiossm.kernels import causal_conv1d, causal_conv1d_reference
 
-    x, weight, _, state = inputs(40, taps=taps)
+    x, weight, _, state = inputs(length, taps=taps)
 
     def call(function):
         return lambda x, weight, state: function(x, weight, None, silu, state)
@@ -51,11 +52,10 @@ def test_taps(taps, silu):
 
 @kernel
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
+@pytest.mark.parametrize("length", (2100, 4096) if GPU else (50, 64))
 @pytest.mark.parametrize("channels_last", (False, True))
-def test_half_precision(dtype, channels_last):
-    agree(
-        run, reference, inputs(2100 if GPU else 50, 3, 70 if GPU else 5, dtype=dtype, channels_last=channels_last), 1e-2
-    )
+def test_half_precision(dtype, length, channels_last):
+    agree(run, reference, inputs(length, 3, 70 if GPU else 5, dtype=dtype, channels_last=channels_last), 1e-2)
 
 
 @on_a_gpu
@@ -66,16 +66,18 @@ def test_tiles_in_use():
         before = dict(module.CONFIGS[name])
         for choice in choices:
             module.CONFIGS[name].update(choice)
-            agree(run, reference, inputs(5000))
+            agree(run, reference, inputs(5008 if "vectors" in name else 5000))
             module.CONFIGS[name].update(before)
 
 
 @kernel
-def test_any_memory_layout():
-    x, weight, bias, state = (v.detach() for v in inputs(40))
+@pytest.mark.parametrize("length", (40, 48))
+def test_any_memory_layout(length):
+    x, weight, bias, state = (v.detach() for v in inputs(length))
     columns = torch.cat((x, x), dim=1)[:, 3:8].requires_grad_()
     steps = torch.stack((x, x), dim=-1).flatten(2)[..., 1::2].requires_grad_()
-    for view in (columns, steps):
+    later = torch.nn.functional.pad(x, (1, 15))[..., 1 : 1 + length].requires_grad_()  # not aligned
+    for view in (columns, steps, later):
         agree(run, reference, (view, weight.requires_grad_(), bias.requires_grad_(), state.requires_grad_()))
 
 

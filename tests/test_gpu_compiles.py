@@ -181,6 +181,7 @@ CASES = [
     (ssd, torch.bfloat16, 64, 1, 128),
     (ssd, torch.float32, 5, 2, 7),
     (causal_conv1d, torch.float32, True, False),
+    (causal_conv1d, torch.float32, True, False, 2, 64, 320),
     (causal_conv1d, torch.bfloat16, False, True),
     (layout, torch.float32, 2, 64, 300),
     (layout, torch.bfloat16, 1, 1, 1),

