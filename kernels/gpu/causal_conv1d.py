@@ -22,10 +22,10 @@ from audiossm.kernels.gpu.layout import along_time, channels_last, turned_back
 
 # BH channels and BL steps a program: neighbours in memory are steps, aligned for vectors of V or not, or are channels.
 CONFIGS: dict[str, dict[str, int]] = {
-    "vectors": {"V": 4, "BH": 1, "BL": 2048, "num_warps": 4},
+    "vectors": {"V": 4, "BH": 1, "BL": 1024, "num_warps": 2},
     "steps": {"V": 1, "BH": 1, "BL": 1024, "num_warps": 4},
     "channels": {"V": 1, "BH": 64, "BL": 32, "num_warps": 8},
-    "vectors_backward": {"V": 4, "BH": 1, "BL": 2048, "num_warps": 4},
+    "vectors_backward": {"V": 4, "BH": 1, "BL": 1024, "num_warps": 4},
     "steps_backward": {"V": 1, "BH": 1, "BL": 1024, "num_warps": 4},
 }
 
