@@ -103,9 +103,9 @@ class StepSeed(Callback):
 class Average(WeightAveraging):
     """Averages weights and running statistics, whose average is the result; `decay` is the share that stays at a step.
 
-    Lightning's own keeps the average on the CPU, for at its setup the module is still there: a hundred waits and copies a
-    step, recordings of noise too. This one is on the device that trains, and no step waits for the one before. Integers
-    stay as they began: recordings, counts, and numbers that are kept as bits (`audiossm.mixers.lmu`).
+    Lightning's own keeps the average on the CPU, for at its setup the module is still there: a hundred waits and copies
+    a step, recordings of noise too. This one is on the device that trains, and no step waits for the one before.
+    Integers stay as they began: recordings, counts, and numbers that are kept as bits (`audiossm.mixers.lmu`).
     """
 
     def __init__(self, decay: float):
