@@ -112,6 +112,7 @@ def averaging(device):
     model.mixer = LMU(4)
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)), global_step=0)
     average.setup(trainer, model, "fit")
+    average.on_train_start(trainer, model)
     return model, average, trainer
 
 

@@ -111,19 +111,24 @@ class Average(WeightAveraging):
     def __init__(self, decay: float):
         super().__init__()
         self.decay = decay
+        self.averages, self.weights = list[Tensor](), list[Tensor]()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the module to where it will be."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find all that is averaged: looking for it takes longer than averaging."""
+        assert self._average_model is not None
+        self.averages, self.weights = floats(self._average_model.module), floats(pl_module)
+
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Move the average towards the weights; the first are the average."""
         if trainer.global_step > self._latest_update_step:
             share = 1 - self.decay if self._latest_update_step else 1.0
-            assert self._average_model is not None
-            torch._foreach_lerp_(floats(self._average_model.module), floats(pl_module), share)
+            torch._foreach_lerp_(self.averages, self.weights, share)
             self._latest_update_step = trainer.global_step
 
 
