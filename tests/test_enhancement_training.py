@@ -132,9 +132,11 @@ def test_a_scene_of_everything_is_finite_and_differs_each_time():
     assert not silent.noisy.any() and not silent.clean.any()
 
 
-def test_a_pause_is_not_made_as_loud_as_speech():
-    scene = Scenes(hiss(), RATE, replace(PLAIN, level_db=(-20.0, -20.0)))(speech() * 1e-4)
-    assert (augment.level(scene.clean) < 0.02).all() and (augment.level(scene.noisy) > 1e-3).all()
+def test_a_pause_that_fills_a_window_is_not_wanted():
+    """Its SI-SDR would have the steepest gradient of all: the less a model lets through, the steeper."""
+    scene = Scenes(hiss(), RATE, replace(PLAIN, level_db=(-20.0, -20.0)))(speech() * torch.tensor([[1], [1e-4], [0]]))
+    assert (augment.level(scene.clean) > 0.02).flatten().tolist() == [True, False, False]
+    assert not scene.clean[1:].any() and (augment.level(scene.noisy) > 1e-3).all()
 
 
 def test_without_speech_nothing_is_wanted():

@@ -9,7 +9,7 @@ from audiossm.data import augment
 from audiossm.data.augment import active_level, level, some
 from audiossm.training.options import EnhanceOptions
 
-QUIETEST = 1e-3  # RMS of speech: what is softer, a pause that fills a window, is not made as loud as speech
+QUIETEST = 1e-3  # RMS of speech: what is softer is a pause that fills a window, and not wanted
 TALKERS = 6  # of a babble
 LOUDEST = 0.99  # peak of what is mixed, if nothing is cut off
 
@@ -42,10 +42,11 @@ class Scenes(nn.Module):
         """Put speech (B, n) into scenes."""
         o, rate = self.options, self.rate
         speech = some(speech, o.tone_share, lambda a: augment.tone(a, rate, o.tone_db))
-        loudness = active_level(speech, rate).clamp(min=QUIETEST)
+        spoken = active_level(speech, rate)
+        loudness = spoken.clamp(min=QUIETEST)
         heard, clean = self.in_rooms(speech)
         noise = at_snr(self.draw_noise(speech / loudness), loudness, uniform(loudness, *o.snr))
-        empty = chosen(loudness, o.empty_share)
+        empty = chosen(loudness, o.empty_share) | (spoken < QUIETEST)
         heard, clean = heard.masked_fill(empty, 0), clean.masked_fill(empty, 0)
         return self.by_microphone(heard + noise, clean, loudness)
 
