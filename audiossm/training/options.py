@@ -209,7 +209,7 @@ class EnhanceOptions(Optimisation):
     clip_share: float = 0.05
     magnitude_weight: float = 70.0
     complex_weight: float = 30.0
-    sdr_weight: float = 1.0
+    sdr_weight: float = 0.5
 
     def __post_init__(self) -> None:
         """Raise ValueError for values without sense."""
