@@ -34,7 +34,9 @@ PLAIN = EnhanceOptions(
     speed=0.0,
     tone_share=0.0,
     room_share=0.0,
+    noise_speed=1.0,
     second_share=0.0,
+    babble_share=0.0,
     hiss_share=0.0,
     empty_share=0.0,
     band_share=0.0,
@@ -130,9 +132,11 @@ def test_a_scene_of_everything_is_finite_and_differs_each_time():
     assert not silent.noisy.any() and not silent.clean.any()
 
 
-def test_a_pause_is_not_made_as_loud_as_speech():
-    scene = Scenes(hiss(), RATE, replace(PLAIN, level_db=(-20.0, -20.0)))(speech() * 1e-4)
-    assert (augment.level(scene.clean) < 0.02).all() and (augment.level(scene.noisy) > 1e-3).all()
+def test_a_pause_that_fills_a_window_is_not_wanted():
+    """Its SI-SDR would have the steepest gradient of all: the less a model lets through, the steeper."""
+    scene = Scenes(hiss(), RATE, replace(PLAIN, level_db=(-20.0, -20.0)))(speech() * torch.tensor([[1], [1e-4], [0]]))
+    assert (augment.level(scene.clean) > 0.02).flatten().tolist() == [True, False, False]
+    assert not scene.clean[1:].any() and (augment.level(scene.noisy) > 1e-3).all()
 
 
 def test_without_speech_nothing_is_wanted():
@@ -166,6 +170,38 @@ def test_cut_above_and_faster():
     torch.testing.assert_close(cut[0], low, atol=2e-3, rtol=0)
     fast = augment.faster(low.unsqueeze(0), 1.25)
     torch.testing.assert_close(fast[0], torch.sin(2 * torch.pi * 250 * t)[: len(fast[0])], atol=1e-3, rtol=0)
+
+
+def test_noise_is_heard_slower_and_faster():
+    """A ramp's slope is its pace."""
+    ramp = torch.arange(20000).to(torch.int16)
+    found = 32768 * augment.pieces(ramp, 50, 1000, 1.5)
+    slope = found.diff(dim=1).median(1).values
+    assert 0.66 < slope.min() < 0.9 < 1.1 < slope.max() < 1.51
+    torch.testing.assert_close(found[:, 0], found[:, 0].round())
+    steady = found[:, -1] > found[:, 0]  # the others begin again
+    assert (found.diff(dim=1) - slope[:, None])[steady].abs().max() < 0.02
+
+
+def test_a_babble_is_of_the_others():
+    """Each row has a power of its own: of two, a babble of one talker is the other, begun elsewhere."""
+    speech = torch.stack((torch.arange(100.0), -torch.arange(100.0)))
+    found = augment.babble(speech, 1)
+    assert torch.equal(found.sort(1).values, speech.flip(0).sort(1).values)
+    many = augment.babble(torch.eye(7)[:, :, None].expand(7, 7, 9).flatten(1), 6)
+    assert torch.equal(many.sum(1), torch.full((7,), 54.0))
+    assert augment.babble(speech[:1], 3).shape == (1, 100)
+
+
+def test_soft_windows_are_learnt_from_as_loud_ones_are():
+    scenes = Scenes(torch.zeros(1, dtype=torch.int16), RATE, PLAIN)
+    training = EnhancementTraining(EnhancementModel(TINY).eval(), scenes, scenes, PLAIN)
+    training.enhance = lambda noisy, clean: (noisy, clean)
+    clean = speech(2)
+    noisy = clean + 0.05 * torch.randn(clean.shape)
+    loud, soft = training.hear(noisy, clean), training.hear(0.1 * noisy, 0.1 * clean)
+    torch.testing.assert_close(loud, soft, rtol=1e-3, atol=1e-3)
+    assert training.hear(0 * noisy, 0 * clean).isfinite().all()
 
 
 def test_noise_keeps_its_shape():

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from audiossm.data import find_clips, load_clips
 from audiossm.mixers import LMU
@@ -19,7 +20,7 @@ from audiossm.tasks import KeywordConfig, KeywordModel
 from audiossm.training import TrainOptions, load_model, save_model, train_keywords
 from audiossm.training.evaluate import evaluate_model
 from audiossm.training.module import KeywordTraining
-from audiossm.training.run import average
+from audiossm.training.run import Average
 
 SMALL = KeywordConfig((), channels=12, modes=2, d_model=8, layers=1, d_state=4)
 OPTIONS = TrainOptions(epochs=4, batch=14, channel_mask=2)
@@ -105,15 +106,34 @@ def test_the_same_seed_gives_the_same_weights(whole, toys, tmp_path):
 # The average of the weights
 
 
-def test_the_average_leaves_integers_alone():
-    mixer = LMU(4)  # whose memory is kept as the bits of float64 numbers
-    averaged = AveragedModel(mixer, use_buffers=True, multi_avg_fn=average(0.9))
-    for _ in range(3):
-        averaged.update_parameters(mixer)
+def averaging(device):
+    """An LMU's average, and what a training tells it after a step; its memory is kept as bits of float64 numbers."""
+    model, average = LightningModule(), Average(0.9)
+    model.mixer = LMU(4)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)), global_step=0)
+    average.setup(trainer, model, "fit")
+    average.on_train_start(trainer, model)
+    return model, average, trainer
+
+
+def test_the_average_is_of_the_weights_since_the_first_step_and_leaves_integers_alone():
+    model, average, trainer = averaging("cpu")
+    for step in range(1, 4):
         with torch.no_grad():
-            mixer.skip.weight += 1
-    assert torch.equal(averaged.module.held, mixer.held)
-    assert torch.allclose(averaged.module.skip.weight, mixer.skip.weight - 3 + 0.1 * 0.9 + 0.1 * 2)
+            model.mixer.skip.weight += 1
+        trainer.global_step = step
+        for _ in range(2):  # batches of one step count once
+            average.on_train_batch_end(trainer, model)
+    found = average._average_model.module.mixer
+    assert torch.equal(found.held, model.mixer.held)
+    assert torch.allclose(found.skip.weight, model.mixer.skip.weight - 2 + 0.1 * 0.9 + 0.1 * 2)
+
+
+def test_the_average_is_where_the_training_will_be():
+    """Lightning moves the module there after the setup."""
+    model, average, _ = averaging("meta")
+    assert {p.device.type for p in average._average_model.parameters()} == {"meta"}
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
 
 
 # Resuming

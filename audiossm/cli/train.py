@@ -333,7 +333,7 @@ def enhance(
         float | None, typer.Option(help="Of the loss on magnitudes of compressed spectra (70).")
     ] = None,
     complex_weight: Annotated[float | None, typer.Option(help="Of the loss on compressed spectra (30).")] = None,
-    sdr_weight: Annotated[float | None, typer.Option(help="Of the loss on waveforms, for 10 dB of SI-SDR (1).")] = None,
+    sdr_weight: Annotated[float | None, typer.Option(help="Of the loss on waveforms, 10 dB of SI-SDR (0.5).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and mixing.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Channels of a group of bands (d_model).")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Blocks of the stack, or of each tier.")] = None,

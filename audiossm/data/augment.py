@@ -51,10 +51,30 @@ def at_snr(noise: Tensor, signal: Tensor, low_snr: float, high_snr: float) -> Te
     return noise * signal * 10 ** (-snr / 20) / (level(noise) + 1e-4)
 
 
-def pieces(recordings: Tensor, count: int, length: int) -> Tensor:
-    """Cut `count` random pieces of `length` samples out of recordings (n,), which begin again: (count, length)."""
+def pieces(recordings: Tensor, count: int, length: int, speed: float = 1.0) -> Tensor:
+    """Cut `count` random pieces of `length` samples out of recordings (n,), which begin again: (count, length).
+
+    Each is played faster or slower by a random factor of up to `speed`, linear between samples.
+    """
     begin = torch.randint(len(recordings), (count, 1), device=recordings.device)
-    return recordings[(begin + torch.arange(length, device=recordings.device)) % len(recordings)] / 32768.0
+    time = torch.arange(length, device=recordings.device)
+    if speed == 1:
+        return recordings[(begin + time) % len(recordings)] / 32768.0
+    pace = speed ** torch.empty(count, 1, device=recordings.device).uniform_(-1, 1)
+    place = time * pace
+    before = place.long()
+    low, high = (recordings[(begin + before + i) % len(recordings)] / 32768.0 for i in (0, 1))
+    return torch.lerp(low, high, place - before)
+
+
+def babble(speech: Tensor, talkers: int) -> Tensor:
+    """Let so many voices speak at once for each row of speech (B, n): others, or its own later if it is alone."""
+    batch, length = speech.shape
+    other = torch.randint(1, max(2, batch), (batch, talkers), device=speech.device)
+    who = torch.arange(batch, device=speech.device)[:, None] + other
+    since = torch.randint(length, (batch, talkers, 1), device=speech.device)
+    when = (torch.arange(length, device=speech.device) + since) % length
+    return speech[who % batch].gather(2, when).sum(1)
 
 
 def level(audio: Tensor) -> Tensor:

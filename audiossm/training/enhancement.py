@@ -18,6 +18,7 @@ from audiossm.training.options import EnhanceOptions
 from audiossm.training.scenes import Scene, Scenes
 
 SPEEDS = 5  # factors on each side of 1 at which speech is heard: a few, whose transforms are planned once
+LEVEL, QUIET = 0.05, 1e-3  # RMS at which windows are compared; what is softer is no louder than such
 LISTENED = 3  # validation windows that TensorBoard plays
 
 
@@ -67,9 +68,13 @@ class EnhancementTraining(LightningModule):
         return scenes.by_microphone(noisy[0], speech) if noisy else scenes(speech)
 
     def hear(self, noisy: Tensor, clean: Tensor) -> Tensor:
-        """Return the distances (3, B) of what the model makes of noisy windows (B, samples) from clean ones."""
+        """Return the distances (3, B) of what the model makes of noisy windows (B, samples) from clean ones.
+
+        All at the level at which the noisy ones were equally loud: soft windows are learnt from as loud ones are.
+        """
         estimate, due = self.enhance(noisy, clean)
-        return torch.stack(distance(estimate, due))
+        scale = LEVEL / augment.level(noisy).clamp(min=QUIET)
+        return torch.stack(distance(scale * estimate, scale * due))
 
     def enhance(self, noisy: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
         """Return the model's output for noisy windows (B, samples), and the part of clean ones that it is about."""

@@ -166,13 +166,15 @@ class EnhanceOptions(Optimisation):
     Attributes:
         window: seconds that a step hears at once.
         speed: share by which speech may be faster or slower, and higher or lower with it.
-        tone_db, tone_share: how far a microphone's response may stray at each octave, in decibels; share of the
-            speech, and of the noise, that is heard so.
+        tone_db, noise_tone_db, tone_share: how far a microphone's response may stray at each octave, in decibels, for
+            speech and for noise; share of the speech, and of the noise, that is heard so.
         room_decay, room_share: range of reverberation times in seconds, where no impulse responses are given; share of
             the speech heard in a room.
         early: seconds of a room's response that count as speech; what comes later is to be taken away.
         snr: range of the ratio of speech, while there is any, to noise, in decibels.
+        noise_speed: factor by which recordings of noise may be slower or faster.
         second_share: share of the windows with a second noise.
+        babble_share: share of the windows whose noise is not a recording but several voices.
         hiss_share: share of the windows whose noise has some of no recording, of a random colour.
         empty_share: share of the windows without speech.
         level_db: range of the level of speech, while there is any, in decibels below full scale.
@@ -190,12 +192,15 @@ class EnhanceOptions(Optimisation):
     window: float = 3.0
     speed: float = 0.1
     tone_db: float = 3.0
+    noise_tone_db: float = 6.0
     tone_share: float = 0.5
     room_decay: tuple[float, float] = (0.1, 0.8)
     room_share: float = 0.25
     early: float = 0.05
     snr: tuple[float, float] = (-5.0, 20.0)
+    noise_speed: float = 1.5
     second_share: float = 0.3
+    babble_share: float = 0.1
     hiss_share: float = 0.2
     empty_share: float = 0.03
     level_db: tuple[float, float] = (-40.0, -15.0)
@@ -204,7 +209,7 @@ class EnhanceOptions(Optimisation):
     clip_share: float = 0.05
     magnitude_weight: float = 70.0
     complex_weight: float = 30.0
-    sdr_weight: float = 1.0
+    sdr_weight: float = 0.5
 
     def __post_init__(self) -> None:
         """Raise ValueError for values without sense."""
@@ -221,6 +226,8 @@ class EnhanceOptions(Optimisation):
                 raise ValueError(f"{name} must be from 0 to 1, not {share}")
         if not 0 <= self.speed < 0.5:
             raise ValueError(f"speed must be from 0 to below 0.5, not {self.speed}")
+        if not 1 <= self.noise_speed < math.inf:
+            raise ValueError(f"noise_speed must be at least 1, not {self.noise_speed}")
         weights = (self.magnitude_weight, self.complex_weight, self.sdr_weight)
         if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
             raise ValueError(f"weights of the loss must be at least 0, and one above, not {weights}")

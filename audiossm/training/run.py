@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,8 +18,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor, nn
 
 from audiossm.tasks.checkpoint import write_beside
 from audiossm.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, check_checkpoint
@@ -98,6 +98,43 @@ class StepSeed(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Before the augmentation and the dropout of a step."""
         torch.manual_seed((self.seed * 1_000_003 + trainer.global_step) * 1_009 + trainer.global_rank)
+
+
+class Average(WeightAveraging):
+    """Averages weights and running statistics, whose average is the result; `decay` is the share that stays at a step.
+
+    Lightning's own keeps the average on the CPU, for at its setup the module is still there: a hundred waits and copies
+    a step, recordings of noise too. This one is on the device that trains, and no step waits for the one before.
+    Integers stay as they began: recordings, counts, and numbers that are kept as bits (`audiossm.mixers.lmu`).
+    """
+
+    def __init__(self, decay: float):
+        super().__init__()
+        self.decay = decay
+        self.averages, self.weights = list[Tensor](), list[Tensor]()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the module to where it will be."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find all that is averaged: looking for it takes longer than averaging."""
+        assert self._average_model is not None
+        self.averages, self.weights = floats(self._average_model.module), floats(pl_module)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Move the average towards the weights; the first are the average."""
+        if trainer.global_step > self._latest_update_step:
+            share = 1 - self.decay if self._latest_update_step else 1.0
+            torch._foreach_lerp_(self.averages, self.weights, share)
+            self._latest_update_step = trainer.global_step
+
+
+def floats(module: nn.Module) -> list[Tensor]:
+    """Return a module's parameters and buffers of floating point."""
+    return [tensor for tensor in chain(module.parameters(), module.buffers()) if tensor.is_floating_point()]
 
 
 class OneModel(Callback):
@@ -186,7 +223,7 @@ def build_trainer(
     decay = 1 - 1 / max(2.0, options.averaging * steps)
     callbacks: list[Callback] = [
         StepSeed(options.seed),
-        WeightAveraging(multi_avg_fn=average(decay)),
+        Average(decay),
         OneModel(),
         Pace(),
         report or RichProgressBar(leave=False),
@@ -208,20 +245,6 @@ def build_trainer(
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
     )
-
-
-def average(decay: float) -> Callable[[list[Tensor], list[Tensor], Any], None]:
-    """Return what moves averaged tensors towards the current ones; `decay` is the share that stays.
-
-    Integers stay as they began: recordings, counts, and numbers that are kept as bits (`audiossm.mixers.lmu`).
-    """
-    move = get_ema_multi_avg_fn(decay)
-
-    def update(averaged: list[Tensor], current: list[Tensor], steps: Any) -> None:  # all of one type
-        if averaged[0].is_floating_point():
-            move(averaged, current, steps)
-
-    return update
 
 
 def layout(devices: str) -> tuple[int, int]:

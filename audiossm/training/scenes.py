@@ -9,7 +9,8 @@ from audiossm.data import augment
 from audiossm.data.augment import active_level, level, some
 from audiossm.training.options import EnhanceOptions
 
-QUIETEST = 1e-3  # RMS of speech: what is softer, a pause that fills a window, is not made as loud as speech
+QUIETEST = 1e-3  # RMS of speech: what is softer is a pause that fills a window, and not wanted
+TALKERS = 6  # of a babble
 LOUDEST = 0.99  # peak of what is mixed, if nothing is cut off
 
 
@@ -41,10 +42,11 @@ class Scenes(nn.Module):
         """Put speech (B, n) into scenes."""
         o, rate = self.options, self.rate
         speech = some(speech, o.tone_share, lambda a: augment.tone(a, rate, o.tone_db))
-        loudness = active_level(speech, rate).clamp(min=QUIETEST)
+        spoken = active_level(speech, rate)
+        loudness = spoken.clamp(min=QUIETEST)
         heard, clean = self.in_rooms(speech)
-        noise = at_snr(self.draw_noise(*speech.shape), loudness, uniform(loudness, *o.snr))
-        empty = chosen(loudness, o.empty_share)
+        noise = at_snr(self.draw_noise(speech / loudness), loudness, uniform(loudness, *o.snr))
+        empty = chosen(loudness, o.empty_share) | (spoken < QUIETEST)
         heard, clean = heard.masked_fill(empty, 0), clean.masked_fill(empty, 0)
         return self.by_microphone(heard + noise, clean, loudness)
 
@@ -62,13 +64,18 @@ class Scenes(nn.Module):
         early = torch.arange(responses.shape[1], device=speech.device) < o.early * rate
         return augment.heard_in(speech, responses), augment.heard_in(speech, responses * early)
 
-    def draw_noise(self, batch: int, samples: int) -> Tensor:
-        """Return pieces of the recordings (batch, samples), of some two at once, of some with noise of no recording."""
+    def draw_noise(self, speech: Tensor) -> Tensor:
+        """Return noise like speech (B, n): pieces of the recordings, slower or faster, or a babble of the speech.
+
+        To some a second piece is added, to some noise of no recording.
+        """
         o = self.options
-        noise = augment.pieces(self.noise, batch, samples)
+        batch, samples = speech.shape
+        noise = augment.pieces(self.noise, batch, samples, o.noise_speed)
         noise = some(noise, o.second_share, lambda a: augment.background(a, self.noise, -10, 10))
-        noise = some(noise, o.tone_share, lambda a: augment.tone(a, self.rate, o.tone_db))
-        return some(noise, o.hiss_share, lambda a: augment.coloured_noise(a, -10, 10))
+        noise = torch.where(chosen(speech, o.babble_share), augment.babble(speech, TALKERS), noise)
+        noise = some(noise, o.hiss_share, lambda a: augment.coloured_noise(a, -10, 10))
+        return some(noise, o.tone_share, lambda a: augment.tone(a, self.rate, o.noise_tone_db))
 
     def by_microphone(self, noisy: Tensor, clean: Tensor, loudness: Tensor | None = None) -> Scene:
         """Bring a scene to a level, through a narrow band or beyond full scale; `loudness` (B, 1): its speech's."""
