@@ -37,7 +37,7 @@ def chunk_ends(
         dt, _ = read_delta(delta + t, here, shift, SOFTPLUS)
         x, b = read(u + t, here), read(B + t, some)
         a2 = read_rates(A, d, n, inside & (begin < length), N)
-        _, _, h = ahead(tl.exp2(dt * a2), dt * x * b, h, s, S)
+        _, h = ahead(tl.exp2(dt * a2), dt * x * b, h, s, S)
         time += tl.sum(dt, 0, keep_dims=True)
     at = (row * tl.num_programs(1) + chunk) * groups * channels + d
     tl.store(ends + at * N + n, h, inside & (n < N))
@@ -65,7 +65,7 @@ def carry(
         time = read(sums + at + k * by, inside & (k < K))
         end = read(ends + (at + k * by) * N + n, inside_n & (k < K))
         a2 = read_rates(A, d, n, inside & (begin < K), N)
-        h, _, after = ahead(tl.exp2(time * a2), end, h, s, S)
+        h, after = ahead(tl.exp2(time * a2), end, h, s, S)
         tl.store(starts + (at + (k + 1) * by) * N + n, h, inside_n & (k + 1 < K))
         h = after
     tl.store(last + (row * D + d) * N + n, h, inside_n)
@@ -99,7 +99,7 @@ def outputs(
         if z is not None:
             gate = read(z + t, here)
         a2 = read_rates(A, d, n, inside & (begin < length), N)
-        h, _, after = ahead(tl.exp2(dt * a2), dt * x * b, h, s, S)
+        h, after = ahead(tl.exp2(dt * a2), dt * x * b, h, s, S)
         out = tl.sum(h * c, 1, keep_dims=True) + through * x
         if z is not None:
             out *= gate * sigmoid(gate)

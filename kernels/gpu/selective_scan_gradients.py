@@ -7,9 +7,7 @@ from audiossm.kernels.gpu.selective_scan_tiles import (
     LN2,
     ahead,
     ahead_decay,
-    back,
     once,
-    over_channels,
     own_channels,
     read,
     read_delta,
@@ -17,6 +15,7 @@ from audiossm.kernels.gpu.selective_scan_tiles import (
     read_rates,
     sigmoid,
     states_and_steps,
+    step,
 )
 
 
@@ -56,7 +55,7 @@ def walk(
             dy *= gate * sigmoid(gate)
         a2 = read_rates(A, d, n, inside & (begin < length), N)
         a = tl.exp2(dt * a2)
-        _, _, h = ahead(a, dt * x * b, h, s, S)
+        _, h = ahead(a, dt * x * b, h, s, S)
         decay, p = ahead_decay(a, p, s, S)
         m += tl.sum(decay * (c * dy), 0, keep_dims=True)
     tl.store(ends + at, m, inside_n)
@@ -100,30 +99,37 @@ def gradients(
             dy = read(grad + row * g_batch + wide * g_channel + t, here)
             if z is not None:
                 gate = read(z + row * z_batch + wide * z_channel + t, here)
-            h = read(marks + ((row * tl.cdiv(length, S) + begin // S) * D + d) * N + n, inside_n)
+            before = read(marks + ((row * tl.cdiv(length, S) + begin // S) * D + d) * N + n, inside_n)
             a2 = read_rates(A, d, n, inside & (begin < length), N)
             a = tl.exp2(dt * a2)
-            h, left, _ = ahead(a, dt * x * b, h, s, S)
+            h, _ = ahead(a, dt * x * b, before, s, S)
             if z is not None:
                 out, opened = tl.sum(h * c, 1, keep_dims=True) + through * x, sigmoid(gate)
                 tl.store(z_grad + to, dy * out * opened * (1.0 + gate * (1.0 - opened)), here)
                 dy *= gate * opened
-            of_c = over_channels(dy * h)
+            of_c, of_b = tl.zeros([S, M, W, 1], tl.float32), tl.zeros([S, M, W, 1], tl.float32)
+            of_input, of_rate = tl.zeros([S, 1, W, R], tl.float32), tl.zeros([S, 1, W, R], tl.float32)
+            for k in tl.static_range(S - 1, -1, -1):
+                now = s == k
+                l = step(c * dy, now) + m  # noqa: E741
+                m = step(a, now) * l
+                of_decay = m * (step(h, s == k - 1) if k > 0 else before)
+                of_a += step(of_decay * dt, now)
+                of_c = tl.where(now, tl.sum(step(dy * h, now), 3, keep_dims=True), of_c)
+                of_b = tl.where(now, tl.sum(step(dt * x * l, now), 3, keep_dims=True), of_b)
+                of_input = tl.where(now, tl.sum(step(l * b, now), 1, keep_dims=True), of_input)
+                of_rate = tl.where(now, tl.sum(of_decay * a2, 1, keep_dims=True), of_rate)
+            of_c, of_b = tl.sum(of_c, 2, keep_dims=True), tl.sum(of_b, 2, keep_dims=True)
             if i > 0:
                 of_c += read(c_grad + t, some)
-            tl.store(c_grad + t, of_c, some)
-            l, m = back(a, c * dy, m, s, S)  # noqa: E741
-            of_b = over_channels(dt * x * l)
-            if i > 0:
                 of_b += read(b_grad + t, some)
+            tl.store(c_grad + t, of_c, some)
             tl.store(b_grad + t, of_b, some)
-            of_input, of_decay = tl.sum(l * b, 1, keep_dims=True), l * left
-            of_dt = x * of_input + tl.sum(of_decay * a2, 1, keep_dims=True) * LN2
+            of_dt = x * of_input + of_rate * LN2
             if SOFTPLUS:
                 of_dt *= once(sigmoid(raw))
             tl.store(u_grad + to, dt * of_input + through * dy, here)
             tl.store(d_grad + to, of_dt, here)
-            of_a += tl.sum(of_decay * dt, 0, keep_dims=True)
             of_skip += tl.sum(dy * x, 0, keep_dims=True)
             of_bias += tl.sum(tl.where(here, of_dt, 0.0), 0, keep_dims=True)
         tl.store(a_grad + at, of_a, inside_n)

@@ -16,16 +16,13 @@ def step(x, here):
 
 @triton.jit
 def ahead(a, b, h, s, S: tl.constexpr):
-    """Return the states a h + b after each step (S, M, W, R), what decay leaves of those before it, and the last."""
-    left = tl.where(s == 0, a * h, 0.0)
-    states = left + b
+    """Return the states a h + b after each step (S, M, W, R), and the last."""
+    states = tl.where(s == 0, a * h + b, b)
     h = step(states, s == 0)
     for i in tl.static_range(1, S):
-        old = step(a, s == i) * h
-        h = old + step(states, s == i)
-        left = tl.where(s == i, old, left)
+        h = step(a, s == i) * h + step(states, s == i)
         states = tl.where(s == i, h, states)
-    return states, left, h
+    return states, h
 
 
 @triton.jit
@@ -43,21 +40,6 @@ def ahead_decay(a, p, s, S: tl.constexpr):
 def over_channels(x):
     """Sum x (S, M, W, R) over channels, first those of one thread."""
     return tl.sum(tl.sum(x, 3, keep_dims=True), 2, keep_dims=True)
-
-
-@triton.jit
-def back(a, c, m, s, S: tl.constexpr):
-    """Return the adjoints l = c + m of each step, from the last to the first; m is what decay leaves of the next one.
-
-    And the last m, which goes to the tile before.
-    """
-    adjoints = tl.where(s == S - 1, c + m, c)
-    for i in tl.static_range(S):
-        here = s == S - 1 - i
-        l = step(adjoints, here) if i == 0 else step(adjoints, here) + m  # noqa: E741
-        adjoints = tl.where(here, l, adjoints)
-        m = step(a, here) * l
-    return adjoints, m
 
 
 @triton.jit
