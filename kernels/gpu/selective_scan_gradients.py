@@ -8,6 +8,9 @@ from audiossm.kernels.gpu.selective_scan_tiles import (
     ahead,
     ahead_decay,
     once,
+    of_part,
+    over_channels,
+    over_states,
     own_channels,
     read,
     read_delta,
@@ -74,6 +77,7 @@ def gradients(
     Those of B and C are (parts, B, G, N, L), of A (B, K, D, N), of the skip and the bias (B, K, 2, D).
     """
     group, part = tl.program_id(0) % groups, tl.program_id(0) // groups
+    P: tl.constexpr = M // 4 if M > 4 else 1  # parts of the states
     chunk, row, D = tl.program_id(1), tl.program_id(2).to(tl.int64), groups * channels
     n, s = states_and_steps(S, M)
     B += row * b_batch + group.to(tl.int64) * b_group + n.to(tl.int64) * b_state
@@ -107,23 +111,25 @@ def gradients(
                 out, opened = tl.sum(h * c, 1, keep_dims=True) + through * x, sigmoid(gate)
                 tl.store(z_grad + to, dy * out * opened * (1.0 + gate * (1.0 - opened)), here)
                 dy *= gate * opened
-            of_c, of_b = tl.zeros([S, M, W, 1], tl.float32), tl.zeros([S, M, W, 1], tl.float32)
-            of_input, of_rate = tl.zeros([S, 1, W, R], tl.float32), tl.zeros([S, 1, W, R], tl.float32)
+            of_c = over_channels(tl.sum(dy * h, 3, keep_dims=True), S, M, W)
+            if i > 0:
+                of_c += read(c_grad + t, some)
+            tl.store(c_grad + t, of_c, some)
+            of_b = tl.zeros([S, M, W, 1], tl.float32)
+            of_input, of_rate = tl.zeros([S, P, W, R], tl.float32), tl.zeros([S, P, W, R], tl.float32)
             for k in tl.static_range(S - 1, -1, -1):
                 now = s == k
-                l = step(c * dy, now) + m  # noqa: E741
+                l = step(c * dy + m, now)  # noqa: E741
                 m = step(a, now) * l
                 of_decay = m * (step(h, s == k - 1) if k > 0 else before)
                 of_a += step(of_decay * dt, now)
-                of_c = tl.where(now, tl.sum(step(dy * h, now), 3, keep_dims=True), of_c)
                 of_b = tl.where(now, tl.sum(step(dt * x * l, now), 3, keep_dims=True), of_b)
-                of_input = tl.where(now, tl.sum(step(l * b, now), 1, keep_dims=True), of_input)
-                of_rate = tl.where(now, tl.sum(of_decay * a2, 1, keep_dims=True), of_rate)
-            of_c, of_b = tl.sum(of_c, 2, keep_dims=True), tl.sum(of_b, 2, keep_dims=True)
+                of_input = tl.where(now, of_part(step(l * b, now), P, M, W, R), of_input)
+                of_rate = tl.where(now, of_part(of_decay * a2, P, M, W, R), of_rate)
+            of_input, of_rate = over_states(of_input, S, P, W, R), over_states(of_rate, S, P, W, R)
+            of_b = over_channels(of_b, S, M, W)
             if i > 0:
-                of_c += read(c_grad + t, some)
                 of_b += read(b_grad + t, some)
-            tl.store(c_grad + t, of_c, some)
             tl.store(b_grad + t, of_b, some)
             of_dt = x * of_input + of_rate * LN2
             if SOFTPLUS:

@@ -37,9 +37,48 @@ def ahead_decay(a, p, s, S: tl.constexpr):
 
 
 @triton.jit
-def over_channels(x):
-    """Sum x (S, M, W, R) over channels, first those of one thread."""
-    return tl.sum(tl.sum(x, 3, keep_dims=True), 2, keep_dims=True)
+def halved(x, S: tl.constexpr, X: tl.constexpr, T: tl.constexpr, H: tl.constexpr, Y: tl.constexpr):
+    """Add what threads t and t ^ H have of x (S, X, T, Y): one keeps the even steps, the other the odd ones."""
+    bits = tl.reshape(x.to(tl.int32, bitcast=True), [S // 2, 2, X, T // (2 * H), 2, H, Y])
+    side = tl.arange(0, 2)
+    odd, upper = side[None, :, None, None, None, None, None] == 1, side[None, None, None, :, None, None] == 1
+    even_steps, odd_steps = tl.sum(tl.where(odd, 0, bits), 1), tl.sum(tl.where(odd, bits, 0), 1)
+    kept, given = tl.where(upper, odd_steps, even_steps), tl.where(upper, even_steps, odd_steps)
+    taken = tl.xor_sum(given, 3, keep_dims=True) ^ given  # what the other one gives
+    total = kept.to(tl.float32, bitcast=True) + taken.to(tl.float32, bitcast=True)
+    return tl.reshape(total, [S // 2, X, T, Y])
+
+
+@triton.jit
+def over_threads(x, S: tl.constexpr, X: tl.constexpr, T: tl.constexpr, Y: tl.constexpr):
+    """Sum x (S, X, T, Y) over T threads to (S, X, Y). Each thread ends with the sums of its own steps.
+
+    Sums of all steps in all threads would take log2 T exchanges a number, these take one.
+    """
+    P: tl.constexpr = T if T < S else S
+    x = tl.sum(tl.reshape(x, [S, X, T // P, P, Y]), 2)
+    for i in tl.static_range(5):
+        if 1 << i < P:
+            x = halved(x, S >> i, X, P, 1 << i, Y)
+    return tl.reshape(tl.permute(x, (0, 2, 1, 3)), [S, X, Y])
+
+
+@triton.jit
+def over_channels(x, S: tl.constexpr, M: tl.constexpr, W: tl.constexpr):
+    """Sum x (S, M, W, 1) over channels."""
+    return tl.reshape(over_threads(x, S, M, W, 1), [S, M, 1, 1])
+
+
+@triton.jit
+def of_part(x, P: tl.constexpr, M: tl.constexpr, W: tl.constexpr, R: tl.constexpr):
+    """Sum x (1, M, W, R) over the states of each part (1, P, W, R), which are in one thread."""
+    return tl.sum(tl.reshape(x, [1, P, M // P, W, R]), 2)
+
+
+@triton.jit
+def over_states(x, S: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, R: tl.constexpr):
+    """Sum x (S, Q, W, R) over parts of the states."""
+    return tl.reshape(over_threads(tl.reshape(x, [S, 1, Q, W * R]), S, 1, Q, W * R), [S, 1, W, R])
 
 
 @triton.jit
