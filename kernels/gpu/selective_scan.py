@@ -37,9 +37,10 @@ Glossary: B batch, D channels, G groups, L steps, N states; a tile has S steps, 
 import torch
 import triton
 from torch import Tensor
+from torch.nn.functional import pad
 
 from audiossm.kernels.dispatch import on_device
-from audiossm.kernels.gpu.layout import along_time
+from audiossm.kernels.gpu.layout import along_time, turned
 from audiossm.kernels.gpu.selective_scan_forward import carry, chunk_ends, outputs
 from audiossm.kernels.gpu.selective_scan_gradients import gradients, walk
 
@@ -48,6 +49,7 @@ from audiossm.kernels.gpu.selective_scan_gradients import gradients, walk
 CONFIGS: dict[str, dict[str, int]] = {
     "chunks": {"Q": 128},
     "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
+    "carry": {"S": 16, "R": 1, "W": 4, "maxnreg": 168},
     "outputs": {"S": 8, "R": 1, "W": 16, "maxnreg": 128},
     "walk": {"R": 1, "W": 16, "maxnreg": 168},
     "gradients": {"S": 8, "R": 2, "W": 8, "maxnreg": 255, "BLOCKS": 1},
@@ -67,6 +69,7 @@ def candidates() -> dict[str, list[dict[str, int]]]:
     return {
         "chunks": [{"Q": q} for q in (64, 128, 256)],
         "ends": small,
+        "carry": [{"S": s, "W": w} for s in (8, 16) for w in (2, 4, 8)],
         "outputs": small,
         "walk": walks,
         "gradients": large + [{"BLOCKS": blocks} for blocks in (2, 4)],
@@ -112,7 +115,7 @@ class Plan:
 
     def carried(self, ends: Tensor, sums: Tensor, A: Tensor, first: Tensor, turned: bool) -> tuple[Tensor, Tensor]:
         """Return the states before all chunks, and after all."""
-        constants, starts, last = tile("ends", self.states), torch.empty_like(ends), torch.empty_like(first)
+        constants, starts, last = tile("carry", self.states), torch.empty_like(ends), torch.empty_like(first)
         carry[(self.groups * self.parts(constants), self.batch)](
             ends, sums, A, first, starts, last, self.chunks, self.channels, self.groups, self.states,
             TURNED=turned, **constants,
@@ -125,19 +128,21 @@ def two(x: Tensor | None) -> tuple[int, int]:
     return (0, 0) if x is None else (x.stride(0), x.stride(1))
 
 
-def three(x: Tensor) -> tuple[int, int, int]:
-    """Return the distances of batch rows, groups and states."""
-    return x.stride(0), x.stride(1), x.stride(2)
+def by_steps(x: Tensor, plan: Plan) -> Tensor:
+    """Return B or C as kernels read them: (B, G, K Q, M) in float32, zero where there is no step or no state."""
+    x = turned(x.flatten(0, 1).mT).float()
+    room = 0, triton.next_power_of_2(plan.states) - plan.states, 0, plan.chunks * plan.steps - plan.length
+    return pad(x, room) if any(room) else x
 
 
 def ready(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
+    plan: Plan, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
     D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
 ) -> list:  # fmt: skip
     """Return the inputs as the kernels read them."""
     one = [None if x is None else x.contiguous() for x in (D, delta_bias)]
     z = None if z is None else along_time(z)
-    return [along_time(u), along_time(delta), A.contiguous(), along_time(B), along_time(C), one[0], z, one[1]]
+    return [along_time(u), along_time(delta), A.contiguous(), by_steps(B, plan), by_steps(C, plan), one[0], z, one[1]]
 
 
 @torch.library.custom_op("audiossm::selective_scan", mutates_args=())
@@ -151,20 +156,20 @@ def selective_scan(
     """
     plan = Plan(u, B, A.shape[1])
     y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-    u, delta, A, B, C, D, z, delta_bias = ready(u, delta, A, B, C, D, z, delta_bias)
+    u, delta, A, B, C, D, z, delta_bias = ready(plan, u, delta, A, B, C, D, z, delta_bias)
     ends = state.new_empty(plan.batch, plan.chunks, *A.shape)
     sums = state.new_empty(ends.shape[:-1])
     with on_device(u):
         constants = tile("ends", plan.states)
         chunk_ends[plan.grid(constants)](
-            u, delta, A, B, delta_bias, ends, sums, *plan.sizes, *two(u), *two(delta), *three(B),
+            u, delta, A, B, delta_bias, ends, sums, *plan.sizes, *two(u), *two(delta),
             SOFTPLUS=delta_softplus, **constants,
         )  # fmt: skip
         starts, last = plan.carried(ends, sums, A, state.contiguous(), False)
         constants = tile("outputs", plan.states)
         outputs[plan.grid(constants)](
             u, delta, A, B, C, D, z, delta_bias, starts, y, *plan.sizes,
-            *two(u), *two(delta), *three(B), *three(C), *two(z), SOFTPLUS=delta_softplus, **constants,
+            *two(u), *two(delta), *two(z), SOFTPLUS=delta_softplus, **constants,
         )  # fmt: skip
     return y, last, starts, sums
 
@@ -179,12 +184,12 @@ def selective_scan_backward(
     plan, dtypes = Plan(u, B, A.shape[1]), [x.dtype for x in (A, B, C)]
     u_grad, d_grad = (torch.empty(u.shape, dtype=x.dtype, device=u.device) for x in (u, delta))
     z_grad = u.new_empty(0) if z is None else torch.empty(u.shape, dtype=z.dtype, device=u.device)
-    u, delta, A, B, C, D, z, delta_bias = ready(u, delta, A, B, C, D, z, delta_bias)
+    u, delta, A, B, C, D, z, delta_bias = ready(plan, u, delta, A, B, C, D, z, delta_bias)
     grad, constants = along_time(grad), tile("walk", plan.states)
     ends, a_grad = torch.empty_like(starts), torch.empty_like(starts)
     marks = starts.new_empty(plan.batch, triton.cdiv(plan.length, constants["S"]), *A.shape)
     one = starts.new_empty(plan.batch, plan.chunks, 2, plan.D)
-    strides = (*two(u), *two(delta), *three(B), *three(C), *two(z), *two(grad))
+    strides = (*two(u), *two(delta), *two(z), *two(grad))
     with on_device(u):
         walk[plan.grid(constants)](
             u, delta, A, B, C, z, delta_bias, grad, starts, marks, ends, *plan.sizes, *strides,
@@ -200,7 +205,10 @@ def selective_scan_backward(
             *plan.sizes, *strides, SOFTPLUS=delta_softplus, **constants,
         )  # fmt: skip
     of_skip, of_bias = (one[:, :, i].sum((0, 1)) for i in (0, 1))
-    weights = (part.sum(0).to(dtype) for part, dtype in zip((b_grad, c_grad), dtypes[1:], strict=True))
+    weights = (
+        part.sum(0)[:, : plan.length, : plan.states].mT.reshape(plan.batch, plan.groups, plan.states, -1).to(dtype)
+        for part, dtype in zip((b_grad, c_grad), dtypes[1:], strict=True)
+    )
     return [
         u_grad, d_grad, a_grad.sum((0, 1)).to(dtypes[0]), *weights,
         u.new_empty(0) if D is None else of_skip.to(D.dtype), z_grad,

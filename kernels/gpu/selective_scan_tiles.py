@@ -15,28 +15,6 @@ def step(x, here):
 
 
 @triton.jit
-def ahead(a, b, h, s, S: tl.constexpr):
-    """Return the states a h + b after each step (S, M, W, R), and the last."""
-    states = tl.where(s == 0, a * h + b, b)
-    h = step(states, s == 0)
-    for i in tl.static_range(1, S):
-        h = step(a, s == i) * h + step(states, s == i)
-        states = tl.where(s == i, h, states)
-    return states, h
-
-
-@triton.jit
-def ahead_decay(a, p, s, S: tl.constexpr):
-    """Return the decays p a_1 ... a_s up to each step (S, M, W, R), and the last."""
-    decays = tl.where(s == 0, p * a, a)
-    p = step(decays, s == 0)
-    for i in tl.static_range(1, S):
-        p = step(decays, s == i) * p
-        decays = tl.where(s == i, p, decays)
-    return decays, p
-
-
-@triton.jit
 def halved(x, S: tl.constexpr, X: tl.constexpr, T: tl.constexpr, H: tl.constexpr, Y: tl.constexpr):
     """Add what threads t and t ^ H have of x (S, X, T, Y): one keeps the even steps, the other the odd ones."""
     bits = tl.reshape(x.to(tl.int32, bitcast=True), [S // 2, 2, X, T // (2 * H), 2, H, Y])
