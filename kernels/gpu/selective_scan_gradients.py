@@ -100,7 +100,8 @@ def gradients(
             t = begin + s
             here, to = inside & (t < length), (row * D + d) * length + t
             dt, raw = read_delta(delta + row * d_batch + wide * d_channel + t, here, shift, SOFTPLUS)
-            x, dy = read(u + row * u_batch + wide * u_channel + t, here), read(grad + row * g_batch + wide * g_channel + t, here)
+            of_u = u + row * u_batch + wide * u_channel + t
+            x, dy = read(of_u, here), read(grad + row * g_batch + wide * g_channel + t, here)
             if z is not None:
                 gate = read(z + row * z_batch + wide * z_channel + t, here)
                 opened = sigmoid(gate)
@@ -142,6 +143,7 @@ def gradients(
             if i > 0:
                 of_b += tl.load(b_grad + to_weights)
             tl.store(b_grad + to_weights, of_b)
+            x = read(of_u, here)
             of_dt = x * of_input + of_rate * LN2
             if SOFTPLUS:
                 of_dt *= once(sigmoid(raw))

@@ -61,12 +61,11 @@ def over_states(x, S: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, R: tl.cons
 
 @triton.jit
 def softplus(x):
-    """log(1 + e^x) = max(x, 0) + 2 artanh(r), r = e / (2 + e) of e = e^-|x|: to full precision where it is small."""
+    """log(1 + e^x) = max(x, 0) + e p(e) of e = e^-|x|, with p within 3e-8 of log(1 + e) / e up to e = 1 (minimax)."""
     e = tl.exp2(-LOG2E * tl.abs(x))
-    r = e / (2.0 + e)
-    q = r * r
-    p = 1.0 / 3 + q * (1.0 / 5 + q * (1.0 / 7 + q * (1.0 / 9 + q * (1.0 / 11 + q * (1.0 / 13)))))
-    return tl.maximum(x, 0.0) + 2.0 * (r + r * q * p)
+    p = 0.19106005 + e * (-0.13663243 + e * (0.07822591 + e * (-0.029505214 + e * 0.005232688)))
+    p = 0.99999994 + e * (-0.49999493 + e * (0.33319098 + e * (-0.24842982 + e * p)))
+    return tl.maximum(x, 0.0) + e * p
 
 
 @triton.jit
