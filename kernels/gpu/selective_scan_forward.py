@@ -103,17 +103,15 @@ def outputs(
         t = begin + s
         here = inside & (t < length)
         dt, _ = read_delta(delta + t, here, shift, SOFTPLUS)
-        x = read(u + t, here)
-        if z is not None:
-            gate = read(z + t, here)
-        v, out = dt * x, tl.zeros([S, P, W, R], tl.float32)
+        v, out = dt * read(u + t, here), tl.zeros([S, P, W, R], tl.float32)
         a = tl.exp2(dt * read_rates(A, d, n, inside & (begin < length), N))
         for k in tl.static_range(S):
             b, c = tl.load(B + k * M), tl.load(C + k * M)
             h = step(a * h + v * b, s == k)
             out = tl.where(s == k, of_part(h * c, P, M, W, R), out)
-        out = over_states(out, S, P, W, R) + through * x
+        out = over_states(out, S, P, W, R) + through * read(u + t, here)
         if z is not None:
+            gate = read(z + t, here)
             out *= gate * sigmoid(gate)
         tl.store(y + t, out, here)
         B += S * M

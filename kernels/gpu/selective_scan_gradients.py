@@ -5,8 +5,8 @@ import triton.language as tl
 
 from audiossm.kernels.gpu.selective_scan_tiles import (
     LN2,
-    once,
     of_part,
+    once,
     over_channels,
     over_states,
     own_channels,
@@ -83,9 +83,9 @@ def gradients(
     n, s = states_and_steps(S, M)
     B += ((row * groups + group) * tl.num_programs(1) + chunk) * Q * M + n
     C += ((row * groups + group) * tl.num_programs(1) + chunk) * Q * M + n
-    own_part = (((part.to(tl.int64) * tl.num_programs(2) + row) * groups + group) * tl.num_programs(1) + chunk) * Q * M + n
-    b_grad += own_part
-    c_grad += own_part
+    own_part = (part.to(tl.int64) * tl.num_programs(2) + row) * groups + group
+    b_grad += (own_part * tl.num_programs(1) + chunk) * Q * M + n
+    c_grad += (own_part * tl.num_programs(1) + chunk) * Q * M + n
     tiles = tl.cdiv(min(Q, length - chunk * Q), S)
     for i in range(BLOCKS):
         own, inside = own_channels(channels, part * BLOCKS + i, W, R)
@@ -96,7 +96,8 @@ def gradients(
         m, of_a = read(ends + at, inside_n), tl.zeros([1, M, W, R], tl.float32)
         of_skip, of_bias = tl.zeros([1, 1, W, R], tl.float32), tl.zeros([1, 1, W, R], tl.float32)
         for tile in range(tiles):
-            begin, own_steps = chunk * Q + (tiles - 1 - tile) * S, (tiles - 1 - tile) * S * M
+            first = (tiles - 1 - tile) * S
+            begin, own_steps = chunk * Q + first, first * M
             t = begin + s
             here, to = inside & (t < length), (row * D + d) * length + t
             dt, raw = read_delta(delta + row * d_batch + wide * d_channel + t, here, shift, SOFTPLUS)
@@ -143,7 +144,7 @@ def gradients(
             if i > 0:
                 of_b += tl.load(b_grad + to_weights)
             tl.store(b_grad + to_weights, of_b)
-            x = read(of_u, here)
+            x = read(of_u, here)  # again, so that what is made of it lies as u does
             of_dt = x * of_input + of_rate * LN2
             if SOFTPLUS:
                 of_dt *= once(sigmoid(raw))

@@ -29,9 +29,9 @@ def halved(x, S: tl.constexpr, X: tl.constexpr, T: tl.constexpr, H: tl.constexpr
 
 @triton.jit
 def over_threads(x, S: tl.constexpr, X: tl.constexpr, T: tl.constexpr, Y: tl.constexpr):
-    """Sum x (S, X, T, Y) over T threads to (S, X, Y). Each thread ends with the sums of its own steps.
+    """Sum x (S, X, T, Y) over T threads to (S, X, Y), whose steps they then share.
 
-    Sums of all steps in all threads would take log2 T exchanges a number, these take one.
+    They halve the steps with each exchange, one a number in all. Sums of all steps in every thread would take log2 T.
     """
     P: tl.constexpr = T if T < S else S
     x = tl.sum(tl.reshape(x, [S, X, T // P, P, Y]), 2)
@@ -43,20 +43,20 @@ def over_threads(x, S: tl.constexpr, X: tl.constexpr, T: tl.constexpr, Y: tl.con
 
 @triton.jit
 def over_channels(x, S: tl.constexpr, M: tl.constexpr, W: tl.constexpr):
-    """Sum x (S, M, W, 1) over channels."""
+    """Sum x (S, M, W, 1) over channels to (S, M, 1, 1)."""
     return tl.reshape(over_threads(x, S, M, W, 1), [S, M, 1, 1])
 
 
 @triton.jit
 def of_part(x, P: tl.constexpr, M: tl.constexpr, W: tl.constexpr, R: tl.constexpr):
-    """Sum x (1, M, W, R) over the states of each part (1, P, W, R), which are in one thread."""
+    """Sum x (1, M, W, R) over the states that one thread has, to (1, P, W, R)."""
     return tl.sum(tl.reshape(x, [1, P, M // P, W, R]), 2)
 
 
 @triton.jit
-def over_states(x, S: tl.constexpr, Q: tl.constexpr, W: tl.constexpr, R: tl.constexpr):
-    """Sum x (S, Q, W, R) over parts of the states."""
-    return tl.reshape(over_threads(tl.reshape(x, [S, 1, Q, W * R]), S, 1, Q, W * R), [S, 1, W, R])
+def over_states(x, S: tl.constexpr, P: tl.constexpr, W: tl.constexpr, R: tl.constexpr):
+    """Sum x (S, P, W, R) over parts of the states to (S, 1, W, R)."""
+    return tl.reshape(over_threads(tl.reshape(x, [S, 1, P, W * R]), S, 1, P, W * R), [S, 1, W, R])
 
 
 @triton.jit
