@@ -8,12 +8,12 @@ from audiossm.kernels.gpu.selective_scan_tiles import (
     over_states,
     own_channels,
     read,
-    read_delta,
     read_or_zero,
     read_rates,
     sigmoid,
     states_and_steps,
     step,
+    step_size,
 )
 
 
@@ -36,9 +36,10 @@ def chunk_ends(
     for begin in range(chunk * Q, min(chunk * Q + Q, length), S):
         t = begin + s
         here = inside & (t < length)
-        dt, _ = read_delta(delta + t, here, shift, SOFTPLUS)
-        v = dt * read(u + t, here)
-        a = tl.exp2(dt * read_rates(A, d, n, inside & (begin < length), N))
+        raw, x = read(delta + t, here) + shift, read(u + t, here)
+        a2 = read_rates(A, d, n, inside & (begin < length), N)
+        dt = step_size(raw, here, SOFTPLUS)
+        a, v = tl.exp2(dt * a2), dt * x
         for k in tl.static_range(S):
             b = tl.load(B + k * M)
             h = step(a * h + v * b, s == k)
@@ -102,16 +103,18 @@ def outputs(
     for begin in range(chunk * Q, min(chunk * Q + Q, length), S):
         t = begin + s
         here = inside & (t < length)
-        dt, _ = read_delta(delta + t, here, shift, SOFTPLUS)
-        v, out = dt * read(u + t, here), tl.zeros([S, P, W, R], tl.float32)
-        a = tl.exp2(dt * read_rates(A, d, n, inside & (begin < length), N))
+        raw, x = read(delta + t, here) + shift, read(u + t, here)
+        if z is not None:
+            gate = read(z + t, here)
+        a2 = read_rates(A, d, n, inside & (begin < length), N)
+        dt = step_size(raw, here, SOFTPLUS)
+        a, v, out = tl.exp2(dt * a2), dt * x, tl.zeros([S, P, W, R], tl.float32)
         for k in tl.static_range(S):
             b, c = tl.load(B + k * M), tl.load(C + k * M)
             h = step(a * h + v * b, s == k)
             out = tl.where(s == k, of_part(h * c, P, M, W, R), out)
-        out = over_states(out, S, P, W, R) + through * read(u + t, here)
+        out = over_states(out, S, P, W, R) + through * x
         if z is not None:
-            gate = read(z + t, here)
             out *= gate * sigmoid(gate)
         tl.store(y + t, out, here)
         B += S * M

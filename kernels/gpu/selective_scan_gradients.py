@@ -11,12 +11,12 @@ from audiossm.kernels.gpu.selective_scan_tiles import (
     over_states,
     own_channels,
     read,
-    read_delta,
     read_or_zero,
     read_rates,
     sigmoid,
     states_and_steps,
     step,
+    step_size,
 )
 
 
@@ -48,13 +48,13 @@ def walk(
         mark += D * N
         t = begin + s
         here = inside & (t < length)
-        dt, _ = read_delta(delta + t, here, shift, SOFTPLUS)
-        v, dy = dt * read(u + t, here), read(grad + t, here)
+        raw, x, dy = read(delta + t, here) + shift, read(u + t, here), read(grad + t, here)
         if z is not None:
             gate = read(z + t, here)
             dy *= gate * sigmoid(gate)
         a2 = read_rates(A, d, n, inside & (begin < length), N)
-        a, of_tile = tl.exp2(dt * a2), tl.zeros_like(h)
+        dt = step_size(raw, here, SOFTPLUS)
+        a, v, of_tile = tl.exp2(dt * a2), dt * x, tl.zeros_like(h)
         for k in tl.static_range(S):
             h = step(a * h + v * tl.load(B + k * M), s == k)
         for k in tl.static_range(S - 1, -1, -1):
@@ -100,7 +100,7 @@ def gradients(
             begin, own_steps = chunk * Q + first, first * M
             t = begin + s
             here, to = inside & (t < length), (row * D + d) * length + t
-            dt, raw = read_delta(delta + row * d_batch + wide * d_channel + t, here, shift, SOFTPLUS)
+            raw = read(delta + row * d_batch + wide * d_channel + t, here) + shift
             of_u = u + row * u_batch + wide * u_channel + t
             x, dy = read(of_u, here), read(grad + row * g_batch + wide * g_channel + t, here)
             if z is not None:
@@ -109,10 +109,10 @@ def gradients(
                 dz = dy * opened * (1.0 + gate * (1.0 - opened))
                 dy *= gate * opened
                 out = tl.zeros([S, P, W, R], tl.float32)
-            v = dt * x
             h = read(marks + ((row * tl.cdiv(length, S) + begin // S) * D + d) * N + n, inside_n)
             a2 = read_rates(A, d, n, inside & (begin < length), N)
-            a = tl.exp2(dt * a2)
+            dt = step_size(raw, here, SOFTPLUS)
+            a, v = tl.exp2(dt * a2), dt * x
             before, of_c = tl.zeros([S, M, W, R], tl.float32), tl.zeros([S, M, W, 1], tl.float32)
             for k in tl.static_range(S):
                 b = tl.load(B + own_steps + k * M)

@@ -119,10 +119,12 @@ def read_rates(A, d, n, inside, N):
 
 
 @triton.jit
-def read_delta(delta, inside, bias, SOFTPLUS: tl.constexpr):
-    """Load δ (S, 1, W, R) and what it was before the softplus; 0 outside, where no time passes."""
-    raw = read(delta, inside) + bias
+def step_size(raw, inside, SOFTPLUS: tl.constexpr):
+    """Return δ (S, 1, W, R) of what it was before the softplus; 0 outside, where no time passes.
+
+    It goes through shared memory, past which no load is moved forward: callers have loaded all before, at once.
+    """
     d = raw
     if SOFTPLUS:
         d = once(softplus(raw))
-    return tl.where(inside, d, 0.0), raw
+    return tl.where(inside, d, 0.0)
