@@ -87,7 +87,7 @@ def gradients(
     b_grad += (own_part * tl.num_programs(1) + chunk) * Q * M + n
     c_grad += (own_part * tl.num_programs(1) + chunk) * Q * M + n
     tiles = tl.cdiv(min(Q, length - chunk * Q), S)
-    for i in range(BLOCKS):
+    for i in range(min(BLOCKS, tl.cdiv(channels, W * R) - part * BLOCKS)):
         own, inside = own_channels(channels, part * BLOCKS + i, W, R)
         d = group * channels + own
         wide, inside_n = d.to(tl.int64), inside & (n < N)
