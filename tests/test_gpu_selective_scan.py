@@ -17,6 +17,7 @@ def small_tiles(monkeypatch):
         small = {
             "chunks": {"Q": 16},
             "ends": {"S": 4, "R": 1, "W": 2},
+            "carry": {"S": 4, "R": 1, "W": 2},
             "outputs": {"S": 8, "R": 1, "W": 2},
             "walk": {"R": 1, "W": 2},
             "gradients": {"S": 4, "R": 1, "W": 1, "BLOCKS": 1},

@@ -3,7 +3,8 @@
 The decays differ for every channel, state and step, so there is no matrix product in it: B D L N exponentials and a few
 products for each are the work, and no step may cost more. A program is one warp. Its tile is (S, N, W, R): S steps, a
 quarter of the states and R channels in each thread's registers, W channels and four parts of the states across the
-threads. A walk along S is then a chain of multiply-adds in each thread, a sum over states is two shuffles.
+threads. A walk along S is then a chain of multiply-adds in each thread. Sums over states or channels are over threads,
+too, which share the steps out: `over_threads`.
 
 Forward: `chunk_ends` sums each chunk up from a zero state. `carry` scans over the chunks, whose decay is exp(A Σδ), for
 the states in which they begin. `outputs` walks each chunk again from there and writes y. Only states between chunks
@@ -15,8 +16,11 @@ and adds up what the chunk adds to m at its beginning, sum_t exp(A Σδ) c_t; `c
 `gradients` walks a chunk's tiles from the last to the first, h forward and l backward in each:
 
     dC_t = sum_D dy_t h_t          du_t = δ_t sum_N l_t B_t + D dy_t
-    dB_t = sum_D l_t δ_t u_t       dδ_t = u_t sum_N l_t B_t + sum_N l_t exp(δ_t A) h_{t-1} A
-                                   dA   = sum_t l_t exp(δ_t A) h_{t-1} δ_t
+    dB_t = sum_D l_t δ_t u_t       dδ_t = u_t sum_N l_t B_t + sum_N m_t h_{t-1} A
+                                   dA   = sum_t m_t h_{t-1} δ_t
+
+Adjoints live for one step: what they add to each sum is taken there and then, as whole tiles of them do not fit into a
+thread's registers beside those of decays and states.
 
 There are no atomics: a program writes its own sums over channels or time, which are added up after it in fixed order.
 
@@ -25,21 +29,26 @@ is constant; over a chunk that adds up, between chunks it does not.
 
 Layout. Triton spreads a tile over threads as its last large load in program order lies in memory (of several layouts
 the compiler takes that one). That load is A's in each loop here: N next to one another, 4 to a thread, then channels.
-Where it is loaded earlier everything stays right and takes three times as long. What is the same for all states, as the
-softplus, would be computed again by each thread that needs it; `once` forbids that.
+Where it is loaded earlier everything stays right and takes three times as long. B and C are copied to lie so, too, and
+a step of theirs is loaded where it is used: tiles of them would take as many registers as the decays. What is alike for
+all states, as δ and u, lies along time, and `step` must not be asked for a step of it, which another thread may have,
+but for one of a product with what is as large as a tile. The softplus would be computed again by each thread that needs
+it; `once` forbids that.
 
 The kernels are in selective_scan_forward.py and selective_scan_gradients.py, what they do with a tile is in
 selective_scan_tiles.py.
 
-Glossary: B batch, D channels, G groups, L steps, N states; a tile has S steps, M ≥ N states and W R channels; K chunks.
+Glossary: B batch, D channels, G groups, L steps, N states; a tile has S steps, M ≥ N states and W R channels; K chunks
+of Q steps.
 """
 
 import torch
 import triton
 from torch import Tensor
+from torch.nn.functional import pad
 
 from audiossm.kernels.dispatch import on_device
-from audiossm.kernels.gpu.layout import along_time
+from audiossm.kernels.gpu.layout import along_time, turned
 from audiossm.kernels.gpu.selective_scan_forward import carry, chunk_ends, outputs
 from audiossm.kernels.gpu.selective_scan_gradients import gradients, walk
 
@@ -47,10 +56,11 @@ from audiossm.kernels.gpu.selective_scan_gradients import gradients, walk
 # tiles' channels. `maxnreg` bounds a thread's registers, so that more programs fit on a multiprocessor.
 CONFIGS: dict[str, dict[str, int]] = {
     "chunks": {"Q": 128},
-    "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
-    "outputs": {"S": 8, "R": 1, "W": 16, "maxnreg": 128},
-    "walk": {"R": 1, "W": 16, "maxnreg": 168},
-    "gradients": {"S": 8, "R": 2, "W": 8, "maxnreg": 255, "BLOCKS": 1},
+    "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 80},
+    "carry": {"S": 16, "R": 1, "W": 4, "maxnreg": 168},
+    "outputs": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
+    "walk": {"R": 1, "W": 16, "maxnreg": 144},
+    "gradients": {"S": 8, "R": 1, "W": 16, "maxnreg": 255, "BLOCKS": 4},
 }
 ENOUGH = 4096  # programs that fill a GPU
 MOST = 1024  # chunks: `carry` walks them one after another
@@ -58,18 +68,22 @@ MOST = 1024  # chunks: `carry` walks them one after another
 
 def candidates() -> dict[str, list[dict[str, int]]]:
     """Return what the constants of each kernel could be."""
-    tiles = [
-        {"S": s, "R": r, "W": w} for s, r, w in ((8, 2, 8), (8, 1, 8), (16, 1, 8), (4, 2, 8), (4, 4, 8), (8, 1, 16))
-    ]
-    small = [tile | {"maxnreg": registers} for tile in tiles for registers in (96, 128, 168)]
-    large = [tile | {"maxnreg": registers} for tile in tiles for registers in (128, 168, 255)]
-    walks = [{"R": 1, "W": w, "maxnreg": registers} for w in (8, 16) for registers in (128, 168, 255)]
+
+    def tiles(*choices: tuple[int, int, int, int]) -> list[dict[str, int]]:
+        return [dict(zip(("S", "R", "W", "maxnreg"), choice, strict=True)) for choice in choices]
+
     return {
         "chunks": [{"Q": q} for q in (64, 128, 256)],
-        "ends": small,
-        "outputs": small,
-        "walk": walks,
-        "gradients": large + [{"BLOCKS": blocks} for blocks in (2, 4)],
+        "ends": tiles((8, 1, 16, 64), (8, 1, 16, 80), (8, 1, 16, 96), (8, 1, 8, 64), (16, 1, 8, 96)),
+        "carry": [{"S": s, "W": w} for s in (8, 16) for w in (2, 4, 8)],
+        "outputs": tiles(
+            (8, 1, 16, 80), (8, 1, 16, 96), (8, 1, 16, 128), (8, 1, 8, 64), (8, 1, 8, 80), (16, 1, 8, 128)
+        ),
+        "walk": [{"W": w, "maxnreg": r} for w, r in ((16, 128), (16, 144), (16, 168), (8, 80), (8, 96))],
+        "gradients": [
+            *tiles((8, 1, 16, 255), (8, 2, 8, 255), (8, 1, 8, 168), (8, 1, 8, 192), (16, 1, 8, 255), (4, 4, 8, 255)),
+            *({"BLOCKS": blocks} for blocks in (1, 2, 4, 8)),
+        ],
     }
 
 
@@ -112,7 +126,7 @@ class Plan:
 
     def carried(self, ends: Tensor, sums: Tensor, A: Tensor, first: Tensor, turned: bool) -> tuple[Tensor, Tensor]:
         """Return the states before all chunks, and after all."""
-        constants, starts, last = tile("ends", self.states), torch.empty_like(ends), torch.empty_like(first)
+        constants, starts, last = tile("carry", self.states), torch.empty_like(ends), torch.empty_like(first)
         carry[(self.groups * self.parts(constants), self.batch)](
             ends, sums, A, first, starts, last, self.chunks, self.channels, self.groups, self.states,
             TURNED=turned, **constants,
@@ -125,19 +139,21 @@ def two(x: Tensor | None) -> tuple[int, int]:
     return (0, 0) if x is None else (x.stride(0), x.stride(1))
 
 
-def three(x: Tensor) -> tuple[int, int, int]:
-    """Return the distances of batch rows, groups and states."""
-    return x.stride(0), x.stride(1), x.stride(2)
+def by_steps(x: Tensor, plan: Plan) -> Tensor:
+    """Return B or C as kernels read them: (B, G, K Q, M) in float32, zero where there is no step or no state."""
+    x = turned(x.flatten(0, 1).mT).float()
+    room = 0, triton.next_power_of_2(plan.states) - plan.states, 0, plan.chunks * plan.steps - plan.length
+    return pad(x, room) if any(room) else x
 
 
 def ready(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
+    plan: Plan, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
     D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
 ) -> list:  # fmt: skip
     """Return the inputs as the kernels read them."""
     one = [None if x is None else x.contiguous() for x in (D, delta_bias)]
     z = None if z is None else along_time(z)
-    return [along_time(u), along_time(delta), A.contiguous(), along_time(B), along_time(C), one[0], z, one[1]]
+    return [along_time(u), along_time(delta), A.contiguous(), by_steps(B, plan), by_steps(C, plan), one[0], z, one[1]]
 
 
 @torch.library.custom_op("audiossm::selective_scan", mutates_args=())
@@ -151,20 +167,20 @@ def selective_scan(
     """
     plan = Plan(u, B, A.shape[1])
     y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-    u, delta, A, B, C, D, z, delta_bias = ready(u, delta, A, B, C, D, z, delta_bias)
+    u, delta, A, B, C, D, z, delta_bias = ready(plan, u, delta, A, B, C, D, z, delta_bias)
     ends = state.new_empty(plan.batch, plan.chunks, *A.shape)
     sums = state.new_empty(ends.shape[:-1])
     with on_device(u):
         constants = tile("ends", plan.states)
         chunk_ends[plan.grid(constants)](
-            u, delta, A, B, delta_bias, ends, sums, *plan.sizes, *two(u), *two(delta), *three(B),
+            u, delta, A, B, delta_bias, ends, sums, *plan.sizes, *two(u), *two(delta),
             SOFTPLUS=delta_softplus, **constants,
         )  # fmt: skip
         starts, last = plan.carried(ends, sums, A, state.contiguous(), False)
         constants = tile("outputs", plan.states)
         outputs[plan.grid(constants)](
             u, delta, A, B, C, D, z, delta_bias, starts, y, *plan.sizes,
-            *two(u), *two(delta), *three(B), *three(C), *two(z), SOFTPLUS=delta_softplus, **constants,
+            *two(u), *two(delta), *two(z), SOFTPLUS=delta_softplus, **constants,
         )  # fmt: skip
     return y, last, starts, sums
 
@@ -176,15 +192,15 @@ def selective_scan_backward(
     starts: Tensor, sums: Tensor, grad: Tensor, last_grad: Tensor,
 ) -> list[Tensor]:  # fmt: skip
     """Return the gradients of u, δ, A, B, C, D, z, the bias and the state; empty ones of what is None."""
-    plan, dtypes = Plan(u, B, A.shape[1]), [x.dtype for x in (A, B, C)]
+    plan, weights, a_type = Plan(u, B, A.shape[1]), (B, C), A.dtype
     u_grad, d_grad = (torch.empty(u.shape, dtype=x.dtype, device=u.device) for x in (u, delta))
     z_grad = u.new_empty(0) if z is None else torch.empty(u.shape, dtype=z.dtype, device=u.device)
-    u, delta, A, B, C, D, z, delta_bias = ready(u, delta, A, B, C, D, z, delta_bias)
+    u, delta, A, B, C, D, z, delta_bias = ready(plan, u, delta, A, B, C, D, z, delta_bias)
     grad, constants = along_time(grad), tile("walk", plan.states)
     ends, a_grad = torch.empty_like(starts), torch.empty_like(starts)
     marks = starts.new_empty(plan.batch, triton.cdiv(plan.length, constants["S"]), *A.shape)
     one = starts.new_empty(plan.batch, plan.chunks, 2, plan.D)
-    strides = (*two(u), *two(delta), *three(B), *three(C), *two(z), *two(grad))
+    strides = (*two(u), *two(delta), *two(z), *two(grad))
     with on_device(u):
         walk[plan.grid(constants)](
             u, delta, A, B, C, z, delta_bias, grad, starts, marks, ends, *plan.sizes, *strides,
@@ -200,9 +216,12 @@ def selective_scan_backward(
             *plan.sizes, *strides, SOFTPLUS=delta_softplus, **constants,
         )  # fmt: skip
     of_skip, of_bias = (one[:, :, i].sum((0, 1)) for i in (0, 1))
-    weights = (part.sum(0).to(dtype) for part, dtype in zip((b_grad, c_grad), dtypes[1:], strict=True))
+    of_weights = (
+        turned(part.sum(0)[:, : plan.length, : plan.states].mT).view(x.shape).to(x.dtype)
+        for part, x in zip((b_grad, c_grad), weights, strict=True)
+    )
     return [
-        u_grad, d_grad, a_grad.sum((0, 1)).to(dtypes[0]), *weights,
+        u_grad, d_grad, a_grad.sum((0, 1)).to(a_type), *of_weights,
         u.new_empty(0) if D is None else of_skip.to(D.dtype), z_grad,
         u.new_empty(0) if delta_bias is None else of_bias.to(delta_bias.dtype), first_grad,
     ]  # fmt: skip

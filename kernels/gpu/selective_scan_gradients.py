@@ -5,26 +5,25 @@ import triton.language as tl
 
 from audiossm.kernels.gpu.selective_scan_tiles import (
     LN2,
-    ahead,
-    ahead_decay,
-    back,
+    of_part,
     once,
     over_channels,
+    over_states,
     own_channels,
     read,
-    read_delta,
     read_or_zero,
     read_rates,
     sigmoid,
     states_and_steps,
+    step,
+    step_size,
 )
 
 
 @triton.jit
 def walk(
     u, delta, A, B, C, z, bias, grad, starts, marks, ends, length, channels, groups, N, Q,
-    u_batch, u_channel, d_batch, d_channel, b_batch, b_group, b_state, c_batch, c_group, c_state, z_batch, z_channel,
-    g_batch, g_channel,
+    u_batch, u_channel, d_batch, d_channel, z_batch, z_channel, g_batch, g_channel,
     SOFTPLUS: tl.constexpr, S: tl.constexpr, M: tl.constexpr, W: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     """Write the state before each tile (B, L/S, D, N), and what each chunk adds to m before it (B, K, D, N)."""
@@ -36,29 +35,34 @@ def walk(
     u += row * u_batch + d.to(tl.int64) * u_channel
     delta += row * d_batch + d.to(tl.int64) * d_channel
     grad += row * g_batch + d.to(tl.int64) * g_channel
-    B += row * b_batch + group.to(tl.int64) * b_group + n.to(tl.int64) * b_state
-    C += row * c_batch + group.to(tl.int64) * c_group + n.to(tl.int64) * c_state
+    B += ((row * groups + group) * tl.num_programs(1) + chunk) * Q * M + n
+    C += ((row * groups + group) * tl.num_programs(1) + chunk) * Q * M + n
     if z is not None:
         z += row * z_batch + d.to(tl.int64) * z_channel
     at = ((row * tl.num_programs(1) + chunk) * D + d) * N + n
     mark = marks + ((row * tl.cdiv(length, S) + chunk * Q // S) * D + d) * N + n
     h = read(starts + at, inside_n)
-    p, m = tl.zeros_like(h) + 1.0, tl.zeros_like(h)
+    m, time = tl.zeros_like(h), tl.zeros([1, 1, W, R], tl.float32)
     for begin in range(chunk * Q, min(chunk * Q + Q, length), S):
         tl.store(mark, h, inside_n)
         mark += D * N
         t = begin + s
-        here, some = inside & (t < length), (n < N) & (t < length)
-        dt, _ = read_delta(delta + t, here, shift, SOFTPLUS)
-        x, b, c, dy = read(u + t, here), read(B + t, some), read(C + t, some), read(grad + t, here)
+        here = inside & (t < length)
+        raw, x, dy = read(delta + t, here) + shift, read(u + t, here), read(grad + t, here)
         if z is not None:
             gate = read(z + t, here)
             dy *= gate * sigmoid(gate)
         a2 = read_rates(A, d, n, inside & (begin < length), N)
-        a = tl.exp2(dt * a2)
-        _, _, h = ahead(a, dt * x * b, h, s, S)
-        decay, p = ahead_decay(a, p, s, S)
-        m += tl.sum(decay * (c * dy), 0, keep_dims=True)
+        dt = step_size(raw, here, SOFTPLUS)
+        a, v, of_tile = tl.exp2(dt * a2), dt * x, tl.zeros_like(h)
+        for k in tl.static_range(S):
+            h = step(a * h + v * tl.load(B + k * M), s == k)
+        for k in tl.static_range(S - 1, -1, -1):
+            of_tile = step(a * (dy * tl.load(C + k * M) + of_tile), s == k)
+        m += tl.exp2(time * a2) * of_tile
+        time += tl.sum(dt, 0, keep_dims=True)
+        B += S * M
+        C += S * M
     tl.store(ends + at, m, inside_n)
 
 
@@ -66,24 +70,24 @@ def walk(
 def gradients(
     u, delta, A, B, C, skip, z, bias, grad, marks, ends, u_grad, d_grad, z_grad, b_grad, c_grad, a_grad, sums,
     length, channels, groups, N, Q,
-    u_batch, u_channel, d_batch, d_channel, b_batch, b_group, b_state, c_batch, c_group, c_state, z_batch, z_channel,
-    g_batch, g_channel,
+    u_batch, u_channel, d_batch, d_channel, z_batch, z_channel, g_batch, g_channel,
     SOFTPLUS: tl.constexpr, S: tl.constexpr, M: tl.constexpr, W: tl.constexpr, R: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of u, δ and z (B, D, L), and sums of the others'.
 
-    Those of B and C are (parts, B, G, N, L), of A (B, K, D, N), of the skip and the bias (B, K, 2, D).
+    Those of B and C are (parts, B, G, K Q, M), of A (B, K, D, N), of the skip and the bias (B, K, 2, D).
     """
     group, part = tl.program_id(0) % groups, tl.program_id(0) // groups
+    P: tl.constexpr = M // 4 if M > 4 else 1  # parts of the states
     chunk, row, D = tl.program_id(1), tl.program_id(2).to(tl.int64), groups * channels
     n, s = states_and_steps(S, M)
-    B += row * b_batch + group.to(tl.int64) * b_group + n.to(tl.int64) * b_state
-    C += row * c_batch + group.to(tl.int64) * c_group + n.to(tl.int64) * c_state
-    own_part = (((part.to(tl.int64) * tl.num_programs(2) + row) * groups + group) * N + n) * length
-    b_grad += own_part
-    c_grad += own_part
+    B += ((row * groups + group) * tl.num_programs(1) + chunk) * Q * M + n
+    C += ((row * groups + group) * tl.num_programs(1) + chunk) * Q * M + n
+    own_part = (part.to(tl.int64) * tl.num_programs(2) + row) * groups + group
+    b_grad += (own_part * tl.num_programs(1) + chunk) * Q * M + n
+    c_grad += (own_part * tl.num_programs(1) + chunk) * Q * M + n
     tiles = tl.cdiv(min(Q, length - chunk * Q), S)
-    for i in range(BLOCKS):
+    for i in range(min(BLOCKS, tl.cdiv(channels, W * R) - part * BLOCKS)):
         own, inside = own_channels(channels, part * BLOCKS + i, W, R)
         d = group * channels + own
         wide, inside_n = d.to(tl.int64), inside & (n < N)
@@ -92,38 +96,60 @@ def gradients(
         m, of_a = read(ends + at, inside_n), tl.zeros([1, M, W, R], tl.float32)
         of_skip, of_bias = tl.zeros([1, 1, W, R], tl.float32), tl.zeros([1, 1, W, R], tl.float32)
         for tile in range(tiles):
-            begin = chunk * Q + (tiles - 1 - tile) * S
+            first = (tiles - 1 - tile) * S
+            begin, own_steps = chunk * Q + first, first * M
             t = begin + s
-            here, some, to = inside & (t < length), (n < N) & (t < length), (row * D + d) * length + t
-            dt, raw = read_delta(delta + row * d_batch + wide * d_channel + t, here, shift, SOFTPLUS)
-            x, b, c = read(u + row * u_batch + wide * u_channel + t, here), read(B + t, some), read(C + t, some)
-            dy = read(grad + row * g_batch + wide * g_channel + t, here)
+            here, to = inside & (t < length), (row * D + d) * length + t
+            raw = read(delta + row * d_batch + wide * d_channel + t, here) + shift
+            of_u = u + row * u_batch + wide * u_channel + t
+            x, dy = read(of_u, here), read(grad + row * g_batch + wide * g_channel + t, here)
             if z is not None:
                 gate = read(z + row * z_batch + wide * z_channel + t, here)
+                opened = sigmoid(gate)
+                dz = dy * opened * (1.0 + gate * (1.0 - opened))
+                dy *= gate * opened
+                out = tl.zeros([S, P, W, R], tl.float32)
             h = read(marks + ((row * tl.cdiv(length, S) + begin // S) * D + d) * N + n, inside_n)
             a2 = read_rates(A, d, n, inside & (begin < length), N)
-            a = tl.exp2(dt * a2)
-            h, left, _ = ahead(a, dt * x * b, h, s, S)
+            dt = step_size(raw, here, SOFTPLUS)
+            a, v = tl.exp2(dt * a2), dt * x
+            before, of_c = tl.zeros([S, M, W, R], tl.float32), tl.zeros([S, M, W, 1], tl.float32)
+            for k in tl.static_range(S):
+                b = tl.load(B + own_steps + k * M)
+                before = tl.where(s == k, h, before)
+                h = step(a * h + v * b, s == k)
+                of_c = tl.where(s == k, tl.sum(step(dy * h, s == k), 3, keep_dims=True), of_c)
+                if z is not None:
+                    c = tl.load(C + own_steps + k * M)
+                    out = tl.where(s == k, of_part(h * c, P, M, W, R), out)
+            of_c, to_weights = over_channels(of_c, S, M, W), own_steps + s * M
+            if i > 0:
+                of_c += tl.load(c_grad + to_weights)
+            tl.store(c_grad + to_weights, of_c)
             if z is not None:
-                out, opened = tl.sum(h * c, 1, keep_dims=True) + through * x, sigmoid(gate)
-                tl.store(z_grad + to, dy * out * opened * (1.0 + gate * (1.0 - opened)), here)
-                dy *= gate * opened
-            of_c = over_channels(dy * h)
+                tl.store(z_grad + to, dz * (over_states(out, S, P, W, R) + through * x), here)
+            of_b = tl.zeros([S, M, W, 1], tl.float32)
+            of_input, of_rate = tl.zeros([S, P, W, R], tl.float32), tl.zeros([S, P, W, R], tl.float32)
+            for k in tl.static_range(S - 1, -1, -1):
+                b, c = tl.load(B + own_steps + k * M), tl.load(C + own_steps + k * M)
+                l = step(dy * c + m, s == k)  # noqa: E741
+                m = step(a * l, s == k)
+                of_decay = step(before * m, s == k)
+                of_a += step(of_decay * dt, s == k)
+                of_b = tl.where(s == k, tl.sum(step(v * l, s == k), 3, keep_dims=True), of_b)
+                of_input = tl.where(s == k, of_part(l * b, P, M, W, R), of_input)
+                of_rate = tl.where(s == k, of_part(of_decay * a2, P, M, W, R), of_rate)
+            of_input, of_rate = over_states(of_input, S, P, W, R), over_states(of_rate, S, P, W, R)
+            of_b = over_channels(of_b, S, M, W)
             if i > 0:
-                of_c += read(c_grad + t, some)
-            tl.store(c_grad + t, of_c, some)
-            l, m = back(a, c * dy, m, s, S)  # noqa: E741
-            of_b = over_channels(dt * x * l)
-            if i > 0:
-                of_b += read(b_grad + t, some)
-            tl.store(b_grad + t, of_b, some)
-            of_input, of_decay = tl.sum(l * b, 1, keep_dims=True), l * left
-            of_dt = x * of_input + tl.sum(of_decay * a2, 1, keep_dims=True) * LN2
+                of_b += tl.load(b_grad + to_weights)
+            tl.store(b_grad + to_weights, of_b)
+            x = read(of_u, here)  # again, so that what is made of it lies as u does
+            of_dt = x * of_input + of_rate * LN2
             if SOFTPLUS:
                 of_dt *= once(sigmoid(raw))
             tl.store(u_grad + to, dt * of_input + through * dy, here)
             tl.store(d_grad + to, of_dt, here)
-            of_a += tl.sum(of_decay * dt, 0, keep_dims=True)
             of_skip += tl.sum(dy * x, 0, keep_dims=True)
             of_bias += tl.sum(tl.where(here, of_dt, 0.0), 0, keep_dims=True)
         tl.store(a_grad + at, of_a, inside_n)

@@ -15,59 +15,57 @@ def step(x, here):
 
 
 @triton.jit
-def ahead(a, b, h, s, S: tl.constexpr):
-    """Return the states a h + b after each step (S, M, W, R), what decay leaves of those before it, and the last."""
-    left = tl.where(s == 0, a * h, 0.0)
-    states = left + b
-    h = step(states, s == 0)
-    for i in tl.static_range(1, S):
-        old = step(a, s == i) * h
-        h = old + step(states, s == i)
-        left = tl.where(s == i, old, left)
-        states = tl.where(s == i, h, states)
-    return states, left, h
+def halved(x, S: tl.constexpr, X: tl.constexpr, T: tl.constexpr, H: tl.constexpr, Y: tl.constexpr):
+    """Add what threads t and t ^ H have of x (S, X, T, Y): one keeps the even steps, the other the odd ones."""
+    bits = tl.reshape(x.to(tl.int32, bitcast=True), [S // 2, 2, X, T // (2 * H), 2, H, Y])
+    side = tl.arange(0, 2)
+    odd, upper = side[None, :, None, None, None, None, None] == 1, side[None, None, None, :, None, None] == 1
+    even_steps, odd_steps = tl.sum(tl.where(odd, 0, bits), 1), tl.sum(tl.where(odd, bits, 0), 1)
+    kept, given = tl.where(upper, odd_steps, even_steps), tl.where(upper, even_steps, odd_steps)
+    taken = tl.xor_sum(given, 3, keep_dims=True) ^ given  # what the other one gives
+    total = kept.to(tl.float32, bitcast=True) + taken.to(tl.float32, bitcast=True)
+    return tl.reshape(total, [S // 2, X, T, Y])
 
 
 @triton.jit
-def ahead_decay(a, p, s, S: tl.constexpr):
-    """Return the decays p a_1 ... a_s up to each step (S, M, W, R), and the last."""
-    decays = tl.where(s == 0, p * a, a)
-    p = step(decays, s == 0)
-    for i in tl.static_range(1, S):
-        p = step(decays, s == i) * p
-        decays = tl.where(s == i, p, decays)
-    return decays, p
+def over_threads(x, S: tl.constexpr, X: tl.constexpr, T: tl.constexpr, Y: tl.constexpr):
+    """Sum x (S, X, T, Y) over T threads to (S, X, Y), whose steps they then share.
 
-
-@triton.jit
-def over_channels(x):
-    """Sum x (S, M, W, R) over channels, first those of one thread."""
-    return tl.sum(tl.sum(x, 3, keep_dims=True), 2, keep_dims=True)
-
-
-@triton.jit
-def back(a, c, m, s, S: tl.constexpr):
-    """Return the adjoints l = c + m of each step, from the last to the first; m is what decay leaves of the next one.
-
-    And the last m, which goes to the tile before.
+    They halve the steps with each exchange, one a number in all. Sums of all steps in every thread would take log2 T.
     """
-    adjoints = tl.where(s == S - 1, c + m, c)
-    for i in tl.static_range(S):
-        here = s == S - 1 - i
-        l = step(adjoints, here) if i == 0 else step(adjoints, here) + m  # noqa: E741
-        adjoints = tl.where(here, l, adjoints)
-        m = step(a, here) * l
-    return adjoints, m
+    P: tl.constexpr = T if T < S else S
+    x = tl.sum(tl.reshape(x, [S, X, T // P, P, Y]), 2)
+    for i in tl.static_range(5):
+        if 1 << i < P:
+            x = halved(x, S >> i, X, P, 1 << i, Y)
+    return tl.reshape(tl.permute(x, (0, 2, 1, 3)), [S, X, Y])
+
+
+@triton.jit
+def over_channels(x, S: tl.constexpr, M: tl.constexpr, W: tl.constexpr):
+    """Sum x (S, M, W, 1) over channels to (S, M, 1, 1)."""
+    return tl.reshape(over_threads(x, S, M, W, 1), [S, M, 1, 1])
+
+
+@triton.jit
+def of_part(x, P: tl.constexpr, M: tl.constexpr, W: tl.constexpr, R: tl.constexpr):
+    """Sum x (1, M, W, R) over the states that one thread has, to (1, P, W, R)."""
+    return tl.sum(tl.reshape(x, [1, P, M // P, W, R]), 2)
+
+
+@triton.jit
+def over_states(x, S: tl.constexpr, P: tl.constexpr, W: tl.constexpr, R: tl.constexpr):
+    """Sum x (S, P, W, R) over parts of the states to (S, 1, W, R)."""
+    return tl.reshape(over_threads(tl.reshape(x, [S, 1, P, W * R]), S, 1, P, W * R), [S, 1, W, R])
 
 
 @triton.jit
 def softplus(x):
-    """log(1 + e^x) = max(x, 0) + 2 artanh(r), r = e / (2 + e) of e = e^-|x|: to full precision where it is small."""
+    """log(1 + e^x) = max(x, 0) + e p(e) of e = e^-|x|, with p within 3e-8 of log(1 + e) / e up to e = 1 (minimax)."""
     e = tl.exp2(-LOG2E * tl.abs(x))
-    r = e / (2.0 + e)
-    q = r * r
-    p = 1.0 / 3 + q * (1.0 / 5 + q * (1.0 / 7 + q * (1.0 / 9 + q * (1.0 / 11 + q * (1.0 / 13)))))
-    return tl.maximum(x, 0.0) + 2.0 * (r + r * q * p)
+    p = 0.19106005 + e * (-0.13663243 + e * (0.07822591 + e * (-0.029505214 + e * 0.005232688)))
+    p = 0.99999994 + e * (-0.49999493 + e * (0.33319098 + e * (-0.24842982 + e * p)))
+    return tl.maximum(x, 0.0) + e * p
 
 
 @triton.jit
@@ -121,10 +119,12 @@ def read_rates(A, d, n, inside, N):
 
 
 @triton.jit
-def read_delta(delta, inside, bias, SOFTPLUS: tl.constexpr):
-    """Load δ (S, 1, W, R) and what it was before the softplus; 0 outside, where no time passes."""
-    raw = read(delta, inside) + bias
+def step_size(raw, inside, SOFTPLUS: tl.constexpr):
+    """Return δ (S, 1, W, R) of what it was before the softplus; 0 outside, where no time passes.
+
+    It goes through shared memory, past which no load is moved forward: callers have loaded all before, at once.
+    """
     d = raw
     if SOFTPLUS:
         d = once(softplus(raw))
-    return tl.where(inside, d, 0.0), raw
+    return tl.where(inside, d, 0.0)
