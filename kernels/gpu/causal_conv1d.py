@@ -45,7 +45,7 @@ def parted(x, V: tl.constexpr):
         even, odd = tl.split(tl.reshape(x, (x.shape[0], x.shape[1] // 4, 2, 2)))
         a, c = tl.split(even)
         b, d = tl.split(odd)
-        parts = a, b, c, d
+        parts = a, b, c, d  # type: ignore
     return parts
 
 
@@ -87,7 +87,7 @@ def inputs(x, state, s, first, held, length, x_l, W: tl.constexpr, LATER: tl.con
             past = past + parted(tile, V)
         both = ()
         for i in tl.static_range((earlier + LATER + 1) * V):
-            both = both + (columns[i] + past[i],)  # noqa: RUF005
+            both = both + (columns[i] + past[i],)  # noqa: RUF005  # type: ignore
         columns = both
     return columns
 
