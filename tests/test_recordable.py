@@ -13,10 +13,6 @@ from audiossm.backbones import hybrid_stack
 from audiossm.kernels import dispatch
 from audiossm.mixers.catalog import known_mixers
 from audiossm.mixers.recurrent import Recurrent
-from audiossm.tasks import GenerationConfig, GenerationModel
-from audiossm.training.generation import GenerationTraining
-from audiossm.training.graphed import Recorded
-from audiossm.training.options import GenerateOptions
 
 PATTERNS = [
     *(name for name, mixer in known_mixers().items() if not issubclass(mixer, Recurrent)),  # cuDNN asks for its GPU
@@ -42,19 +38,6 @@ def test_it_stays_on_the_gpu(pattern, monkeypatch):
     monkeypatch.setattr(dispatch, "capable", lambda device: True)  # so that Triton's kernels are taken, where installed
     y, state = heard(hybrid_stack(pattern, 16), (3, 70, 16))
     assert {value.device.type for value in (y, *state.values())} == {"cuda"}
-
-
-@pytest.mark.parametrize("sizes", ({}, {"classes": ("a", "b")}, {"coding": "mixture"}), ids=str)
-def test_a_step_of_generation_stays_there_too(sizes, monkeypatch):
-    monkeypatch.setattr(dispatch, "capable", lambda device: True)
-    model = GenerationModel(GenerationConfig(rate=8000, d_model=16, layers=1, d_state=16, **sizes))
-    call = Recorded(model, GenerationTraining(model, GenerateOptions()).hear, ())
-    tensors = {name: value.detach() for name, value in call.named_parameters()}
-    with FakeTensorMode() as fakes:
-        there = {name: fakes.from_tensor(value).to("cuda") for name, value in tensors.items()}
-        codes = torch.zeros(3, 65, dtype=torch.int64, device="cuda")
-        bits, _ = functional_call(call, there, (codes, codes[:, 0].clone()))
-    assert bits.shape == (3, 64) and bits.device.type == "cuda"
 
 
 class Waiting(torch.nn.Module):
