@@ -37,18 +37,20 @@ def main(
         raise SystemExit(str(error)) from None
     model.to(device)
     rate, begin = model.config.rate, perf_counter()
-    for index, name in enumerate(model.config.classes or ("",)):
-        label = torch.full((count * best_of,), index, device=device) if name else None
-        chosen = {"temperature": temperature, "top_p": top_p, "seed": seed + index}
-        codes = sample_all(model, count * best_of, round(seconds * rate), label=label, **chosen)
-        if best_of > 1:
-            each = [log_likelihood(model, *part) for part in zip(codes.split(8), split(label, codes), strict=True)]
-            best = torch.cat(each).view(count, best_of).argmax(1)
-            codes = codes.view(count, best_of, -1)[torch.arange(count, device=device), best]
-        (out / name).mkdir(parents=True, exist_ok=True)
-        for i, clip in enumerate(model.coding.decode(codes).cpu().numpy()):
-            soundfile.write(out / name / f"{i:04}.wav", clip, rate, subtype="PCM_16")
-    made = count * len(model.config.classes or ("",))
+    names = model.config.classes or ("",)
+    rows = len(names) * count * best_of
+    label = torch.arange(len(names), device=device).repeat_interleave(count * best_of) if model.config.classes else None
+    chosen = {"temperature": temperature, "top_p": top_p, "seed": seed}
+    codes = sample_all(model, rows, round(seconds * rate), label=label, **chosen)  # a GPU takes all at once as fast
+    if best_of > 1:
+        each = [log_likelihood(model, *part) for part in zip(codes.split(8), split(label, codes), strict=True)]
+        best = torch.cat(each).view(-1, best_of).argmax(1)
+        codes = codes.view(-1, best_of, codes.shape[1])[torch.arange(len(best), device=device), best]
+    for i, clip in enumerate(model.coding.decode(codes).cpu().numpy()):
+        folder = out / names[i // count]
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"{i % count:04}.wav", clip, rate, subtype="PCM_16")
+    made = count * len(names)
     took = perf_counter() - begin
     print(f"{made} clips of {seconds:g} s in {took:.1f} s on {device}: {made * seconds / took:.2f} times real time")
 

@@ -293,6 +293,14 @@ def test_a_step_can_be_recorded_on_a_gpu(change, carry, monkeypatch):
     assert {value.device.type for value in (bits, *after)} == {"cuda"}
 
 
+def test_a_recorded_step_is_no_part_of_a_checkpoint():
+    """`record` gives modules: as an attribute one would be saved beside the model, and no run could be resumed."""
+    training = GenerationTraining(GenerationModel(replace(TINY, rate=RATE)), OPTIONS)
+    names = set(training.state_dict())
+    training.graphs[()] = Recorded(training.model, training.hear, ())
+    assert set(training.state_dict()) == names
+
+
 # What another model makes of what was made
 
 

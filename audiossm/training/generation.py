@@ -32,7 +32,7 @@ class GenerationTraining(LightningModule):
         self.model, self.options = model, options
         self.mean = MeanMetric()
         self.carried: list[Tensor] = []
-        self.hear_recorded: Callable[..., tuple[Tensor, ...]] | None = None
+        self.graphs: dict[tuple, Callable[..., tuple[Tensor, ...]]] = {}  # not modules of this one: it would save them
 
     def on_train_start(self) -> None:
         """Begin with an empty state, unless a checkpoint has brought another; on GPUs, record a step.
@@ -46,13 +46,13 @@ class GenerationTraining(LightningModule):
         self.carried = [value.to(self.device) for value in self.carried]
         if self.device.type == "cuda":
             codes = torch.zeros(batch, windows.size + 1, dtype=torch.int64, device=self.device)
-            self.hear_recorded = record(self.model, self.hear, [((), (codes, codes[:, 0].clone(), *self.carried))])[()]
+            self.graphs = record(self.model, self.hear, [((), (codes, codes[:, 0].clone(), *self.carried))])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean of a batch in bits a sample, and what the experts' routers add to it."""
         _, heard, label, fresh = batch
         carried = [value.masked_fill(fresh.view(-1, *(1 for _ in value.shape[1:])), 0) for value in self.carried]
-        bits, routed, *carried = (self.hear_recorded or self.hear)(self.codes(batch), label, *carried)
+        bits, routed, *carried = self.graphs.get((), self.hear)(self.codes(batch), label, *carried)
         self.carried = carried
         loss = mean_heard(bits, heard)
         self.log("train_bits", loss, prog_bar=True)
