@@ -87,7 +87,7 @@ def inputs(x, state, s, first, held, length, x_l, W: tl.constexpr, LATER: tl.con
             past = past + parted(tile, V)
         both = ()
         for i in tl.static_range((earlier + LATER + 1) * V):
-            both = both + (columns[i] + past[i],)  # noqa: RUF005  # type: ignore
+            both = both + (columns[i] + past[i],)  # type: ignore  # noqa: RUF005
         columns = both
     return columns
 
