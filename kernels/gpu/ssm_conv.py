@@ -301,17 +301,16 @@ def ssm_parameters(
     ENDS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, TAIL: tl.constexpr, SEGMENTED: tl.constexpr,
     ROWS: tl.constexpr, Q: tl.constexpr, N: tl.constexpr, TYPE: tl.constexpr, PRODUCTS: tl.constexpr,
 ):  # fmt: skip
-    """Write a block of rows' part of the gradients of c, log a (pairs) and d, (block, H, 4 N + 1), of some modes.
+    """Write a block of rows' part of the gradients of c, log a (pairs) and d, (block, H, 4 N + 1).
 
     v: the inputs; g: the gradient of the outputs; g_last: that of the last state. With ENDS write what each segment
     adds at its end to x and to z, (2, B, S, H, 2 N), and nothing else.
     """
-    h, rest = (tl.program_id(0) % channels).to(tl.int64), tl.program_id(0) // channels
-    part, block = rest % tl.cdiv(modes, N), rest // tl.cdiv(modes, N)
+    h = (tl.program_id(0) % channels).to(tl.int64)
+    block = tl.program_id(0) // channels
     b, s, inside = rows_of(block, batch, segments, ROWS)
-    a, own = (h * modes + part * N) * 2, modes - part * N
-    m, mode = columns_of(log_a + a, c + a, 0, own, N), modes_of(log_a + a, 0, own, N)
-    t, n = tl.arange(0, Q), part * 2 * N + tl.arange(0, 2 * N)[None, :]
+    m, mode = columns_of(log_a, c, h, modes, N), modes_of(log_a, h, modes, N)
+    t, n = tl.arange(0, Q), tl.arange(0, 2 * N)[None, :]
     mine = inside & (n < 2 * modes)
 
     into = into_state(m, Q - 1 - t, False)
@@ -387,21 +386,20 @@ def ssm_parameters(
         out += (block * channels + h) * (4 * modes + 1)
         tl.store(out + n, 2 * sign * sum_c[None, :], n < 2 * modes)
         tl.store(out + 2 * modes + n, sign * sum_a, n < 2 * modes)
-        tl.store(out + 4 * modes, tl.sum(tl.where(t == 0, of_k, 0.0)), part == 0)
+        tl.store(out + 4 * modes, tl.sum(tl.where(t == 0, of_k, 0.0)))
 
 
 # What torch sees
 
 
 def launch(kernel, v: Tensor, modes: int, plan: SsmPlan, *arguments, **constants) -> None:
-    """Run a kernel with a program for each channel, block of rows and of modes; if it has segments, for ends first."""
+    """Run a kernel with a program for each channel and block of rows; if it has segments, for their ends first."""
     native = v.is_cuda  # the interpreter computes in float32 alone
     tf32 = native and torch.get_float32_matmul_precision() != "highest"
-    thrice = native and not tf32 and v.element_size() > 2  # these products take as many registers as there are
     sizes = (*v.shape[:2], modes, plan.segments, plan.span, plan.full, plan.tail)
     for ends in (True, False) if plan.segments > 1 else (False,):
         with on_device(v):
-            kernel[(v.shape[1] * plan.blocks * triton.cdiv(modes, plan.modes),)](
+            kernel[(v.shape[1] * plan.blocks,)](
                 *arguments,
                 *sizes,
                 ENDS=ends,
@@ -409,12 +407,11 @@ def launch(kernel, v: Tensor, modes: int, plan: SsmPlan, *arguments, **constants
                 TAIL=plan.tail > 0,
                 ROWS=plan.rows,
                 Q=plan.chunk,
-                N=plan.modes,
+                N=max(8, triton.next_power_of_2(modes)),
                 TYPE=tl.bfloat16 if native and v.dtype == torch.bfloat16 else tl.float32,
                 PRODUCTS="tf32" if tf32 else "tf32x3",
                 num_warps=plan.warps,
                 num_stages=plan.stages,
-                maxnreg=255 if thrice else plan.registers,
                 **constants,
             )
 
@@ -423,9 +420,7 @@ def candidates() -> dict[str, list[dict[str, int]]]:
     """Return what the tables' entries could be, for the bench to time."""
     shapes = [(16, 64, 4), (16, 64, 8), (16, 32, 4), (16, 128, 8), (32, 64, 8), (64, 64, 4), (64, 64, 8)]
     names = ("rows", "chunk", "warps", "stages")
-    tiles = [dict(zip(names, (*s, n), strict=True)) for s in shapes for n in (3, 5)]
-    parts = [{"most": most, "registers": registers} for most, registers in ((16, 128), (16, 168), (32, 255), (8, 128))]
-    return {kernel: tiles + (parts if "parameters" in kernel else []) for kernel in CONFIGS}
+    return {kernel: [dict(zip(names, (*s, n), strict=True)) for s in shapes for n in (3, 5)] for kernel in CONFIGS}
 
 
 def plain(*parameters: Tensor | None) -> list:

@@ -13,14 +13,12 @@ from torch import Tensor
 
 SMS = 132  # multiprocessors of a GPU where there is none to ask: in the interpreter
 
-# A program's rows at a time, samples a chunk, modes at most, warps, chunks on their way at a time and most registers a
-# thread; "short": of 2 bytes. Outputs are sums over all modes. Parameters' gradients are each mode's own: of programs
-# with half of the modes and registers there are twice as many at a time, and while one waits another computes.
+# A program's rows at a time and samples a chunk, its warps, and chunks on their way at a time; "short": of 2 bytes.
 CONFIGS = {
-    "outputs": {"rows": 16, "chunk": 64, "most": 64, "warps": 4, "stages": 3, "registers": 255},
-    "outputs short": {"rows": 16, "chunk": 64, "most": 64, "warps": 4, "stages": 5, "registers": 255},
-    "parameters": {"rows": 16, "chunk": 64, "most": 16, "warps": 4, "stages": 4, "registers": 128},
-    "parameters short": {"rows": 16, "chunk": 64, "most": 16, "warps": 4, "stages": 4, "registers": 128},
+    "outputs": {"rows": 16, "chunk": 64, "warps": 4, "stages": 3},
+    "outputs short": {"rows": 16, "chunk": 64, "warps": 4, "stages": 5},
+    "parameters": {"rows": 16, "chunk": 64, "warps": 4, "stages": 5},
+    "parameters short": {"rows": 16, "chunk": 64, "warps": 4, "stages": 3},
 }
 
 
@@ -30,10 +28,8 @@ class SsmPlan:
 
     rows: int
     chunk: int
-    modes: int  # of a program
     warps: int
     stages: int
-    registers: int
     blocks: int  # of rows
     segments: int
     span: int
@@ -50,9 +46,8 @@ def ssm_plan(v: Tensor, modes: int, what: str) -> SsmPlan:
 
 @lru_cache(1024)  # a search for every call would take longer than a small kernel
 def cut(
-    batch: int, channels: int, length: int, modes: int, processors: int,
-    rows: int, chunk: int, most: int, warps: int, stages: int, registers: int,
-) -> SsmPlan:  # fmt: skip
+    batch: int, channels: int, length: int, modes: int, processors: int, rows: int, chunk: int, warps: int, stages: int
+) -> SsmPlan:
     """Return the cut with the fewest steps of a chunk one after another.
 
     Segments let more programs, or fuller ones, work at a time; but their ends need a pass of their own.
@@ -66,14 +61,11 @@ def cut(
 
     span = math.ceil(full / min((2**i for i in range(10)), key=steps))
     segments = math.ceil(full / span) if span else 1
-    modes = min(most, max(8, 1 << (modes - 1).bit_length()))
     return SsmPlan(
         rows=rows,
         chunk=chunk,
-        modes=modes,
         warps=8 if modes > 32 else warps,  # twice the matrices to keep, over twice the threads
         stages=stages,
-        registers=registers,
         blocks=math.ceil(batch * segments / rows),
         segments=segments,
         span=span,
