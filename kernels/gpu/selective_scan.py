@@ -56,11 +56,11 @@ from audiossm.kernels.gpu.selective_scan_gradients import gradients, walk
 # tiles' channels. `maxnreg` bounds a thread's registers, so that more programs fit on a multiprocessor.
 CONFIGS: dict[str, dict[str, int]] = {
     "chunks": {"Q": 128},
-    "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 80},
+    "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
     "carry": {"S": 16, "R": 1, "W": 4, "maxnreg": 168},
-    "outputs": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
-    "walk": {"R": 1, "W": 16, "maxnreg": 144},
-    "gradients": {"S": 8, "R": 1, "W": 16, "maxnreg": 255, "BLOCKS": 4},
+    "outputs": {"S": 8, "R": 1, "W": 16, "maxnreg": 128},
+    "walk": {"R": 1, "W": 16, "maxnreg": 128},
+    "gradients": {"S": 8, "R": 1, "W": 16, "maxnreg": 255, "BLOCKS": 2},
 }
 ENOUGH = 4096  # programs that fill a GPU
 MOST = 1024  # chunks: `carry` walks them one after another

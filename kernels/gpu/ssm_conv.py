@@ -412,6 +412,7 @@ def launch(kernel, v: Tensor, modes: int, plan: SsmPlan, *arguments, **constants
                 PRODUCTS="tf32" if tf32 else "tf32x3",
                 num_warps=plan.warps,
                 num_stages=plan.stages,
+                maxnreg=255,  # left to itself ptxas takes fewer and is slower
                 **constants,
             )
 
