@@ -31,7 +31,6 @@ from audiossm.training.run import (
     is_first,
     sharing,
     silent,
-    step_ms,
 )
 from audiossm.training.scenes import Scenes
 from audiossm.training.splits import for_training
@@ -183,7 +182,6 @@ def summary(
         "hours": round(train.recordings.seconds / 3600, 3),
         "noise_hours": round(noise_seconds / 3600, 3),
         "window": train.size,
-        "step_ms": step_ms(trainer),
         **{name: None if value is None else round(float(value), 3) for name, value in watched.items()},
         **about_training(trainer, options, seconds),
     }

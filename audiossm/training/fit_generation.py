@@ -27,7 +27,6 @@ from audiossm.training.run import (
     is_first,
     sharing,
     silent,
-    step_ms,
 )
 from audiossm.training.splits import for_training
 from audiossm.training.window_loader import WindowBatches
@@ -171,7 +170,6 @@ def summary(trainer: Trainer, train: Windows, options: GenerateOptions, seconds:
         "recordings": len(train.recordings),
         "hours": round(train.recordings.seconds / 3600, 3),
         "window": train.size,
-        "step_ms": step_ms(trainer),
         "val_bits": None if bits is None else round(float(bits), 4),
         **about_training(trainer, options, seconds),
     }

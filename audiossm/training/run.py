@@ -267,17 +267,13 @@ def sharing(devices: str, batch: int) -> tuple[int, int]:
     return local, machines
 
 
-def step_ms(trainer: Trainer) -> float | None:
-    """Return what a step took: see `Pace`."""
-    return next(c.step_ms() for c in trainer.callbacks if isinstance(c, Pace))  # type: ignore[attr-defined]
-
-
 def about_training(trainer: Trainer, options: Optimisation, seconds: float) -> dict[str, Any]:
     """Return what a reader of any model wants to know of its training."""
     return {
         "epochs": options.epochs,
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),
+        "step_ms": next(c.step_ms() for c in trainer.callbacks if isinstance(c, Pace)),  # type: ignore[attr-defined]
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "devices": trainer.world_size,
         "options": asdict(options),
