@@ -347,7 +347,7 @@ def test_the_published_size():
 
 def test_slow_tiers_learn_slowly():
     model = GenerationModel(replace(TINY, rate=RATE))
-    [groups] = [optimiser(model, OPTIONS, 10, False)["optimizer"].param_groups]
+    [groups] = [optimiser(model, OPTIONS, lambda: 10, False)["optimizer"].param_groups]
     rates = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
     backbone = model.backbone
     for k, share in enumerate((1, 2**-0.5, 0.5)):
