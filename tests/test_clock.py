@@ -79,8 +79,13 @@ def test_it_is_complete_when_the_time_is_up(toys, tmp_path, monkeypatch):
 
 
 def test_a_validation_in_which_the_time_ends_is_the_last(toys, tmp_path, monkeypatch):
-    watch = Watch(monkeypatch, step=5, validation=30)
-    assert train(toys, tmp_path / "run")["steps"] == 6 and watch.validated == {3: 1, 6: 1}
+    watch = Watch(monkeypatch, validation=60)
+    assert train(toys, tmp_path / "run")["steps"] == 3 and watch.validated == {3: 1}
+
+
+def test_validations_take_a_tenth_of_the_time(toys, tmp_path, monkeypatch):
+    watch = Watch(monkeypatch, validation=1)
+    assert train(toys, tmp_path / "run")["steps"] == 44 and list(watch.validated) == [3, 12, 21, 30, 39, 44]
 
 
 def test_the_step_that_compiles_takes_time_but_not_the_rise_of_the_learning_rate(toys, tmp_path, monkeypatch):

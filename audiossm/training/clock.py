@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 BETWEEN = 0.5  # seconds after which the clock is looked at again, or a little later
 EARLIEST = 0.001  # share of the time for which any is taken that is less: nothing can be foretold yet
-VALIDATIONS = 20  # that a training has at most, if its epochs are short, and the last one
+VALIDATIONS = 20  # that a training has at most, beside the last one
+PAUSE = 10  # how many times as long as a validation it trains at least before the next
 
 
 class Clock(Callback):
@@ -28,12 +29,13 @@ class Clock(Callback):
         seconds: of them those that had passed when the clock was looked at; a resumed training goes on counting.
         first: those of the first step, which compiles. The learning rate, whose rise is short, takes no notice of them.
         steps: that the whole training will have, as foretold at `seconds`.
-        validated: `seconds` at the last validation.
+        again: `seconds` from which on the end of an epoch is followed by a validation.
     """
 
     def __init__(self, minutes: float):
         self.limit = 60 * minutes
-        self.seconds = self.first = self.validated = 0.0
+        self.seconds = self.first = 0.0
+        self.again = self.limit / VALIDATIONS
         self.steps = 1 / EARLIEST
         self.begun = 0.0  # by the clock, had there been no stop
         self.due, self.stride = 0, 1  # the step after which to look at the clock, and how many later again
@@ -43,7 +45,7 @@ class Clock(Callback):
         self.begun = monotonic() - self.seconds
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Look at the clock where that is due. At the end, and as often as is due, let a validation follow."""
+        """Look at the clock where that is due; let a validation follow where that is, and at the end."""
         done = trainer.global_step
         if trainer.world_size == 1 or done >= self.due:
             took = self.look(trainer)
@@ -53,13 +55,17 @@ class Clock(Callback):
             self.steps = done / min(1.0, max(EARLIEST, share))
             self.stride = max(1, self.stride * 2 if took < BETWEEN else self.stride // 2)
             self.due = done + max(1, min(self.stride, int(self.steps) - done))
-        validate = trainer.should_stop or self.seconds - self.validated >= self.limit / VALIDATIONS
+        validate = trainer.should_stop or self.seconds >= self.again
         trainer.check_val_every_n_epoch = 1 if validate else sys.maxsize
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the clock: where the time is up now, what has been validated is the result."""
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the clock, to know what the validation takes."""
         self.look(trainer)
-        self.validated = self.seconds
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look again: where the time is up now, what has been validated is the result."""
+        took = self.look(trainer)
+        self.again = self.seconds + max(self.limit / VALIDATIONS, PAUSE * took)
 
     def look(self, trainer: Trainer) -> float:
         """Learn the time from the first process, stop if it is up, and return the seconds since the last look."""
@@ -69,7 +75,7 @@ class Clock(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        kept = {name: getattr(self, name) for name in ("first", "steps", "validated")}
+        kept = {name: getattr(self, name) for name in ("first", "steps", "again")}
         return kept | {"seconds": monotonic() - self.begun}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
