@@ -1,4 +1,4 @@
-"""Training by the clock: it ends in time and is complete then, is resumed with what is left, and devices stay together."""
+"""Training by the clock: it ends in time and is complete then, is resumed with what is left, and devices agree."""
 
 import json
 import math
@@ -254,7 +254,9 @@ def test_the_first_process_has_the_clock(toys, tmp_path):
 # What is refused
 
 
-@pytest.mark.parametrize("task", [["keywords", "--data", "d"], ["generate", "--data", "d"], ["enhance", "--pairs", "d"]])
+@pytest.mark.parametrize(
+    "task", [["keywords", "--data", "d"], ["generate", "--data", "d"], ["enhance", "--pairs", "d"]]
+)
 def test_epochs_and_minutes_exclude_one_another(run, tmp_path, task):
     code, _, err = run("train", *task, "--out", tmp_path / "run", "--epochs", 3, "--minutes", 2)
     [line] = [line for line in err.splitlines() if line.strip()]

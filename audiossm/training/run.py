@@ -153,15 +153,21 @@ class Pace(Callback):
     """Measures what a step takes, everything included but validation and checkpoints."""
 
     def __init__(self) -> None:
-        self.begun, self.seconds = 0.0, list[float]()  # of each epoch, a step
+        self.begun, self.before = 0.0, 0  # the time, and the step after which it was
+        self.seconds = list[float]()  # of each epoch, a step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the clock, for a run that goes on inside an epoch."""
+        self.begun, self.before = self.now(), trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the clock once the GPU has nothing left to do."""
-        self.begun = self.now()
+        self.begun, self.before = self.now(), trainer.global_step
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look again."""
-        self.seconds.append((self.now() - self.begun) / max(1, trainer.fit_loop.batch_idx + 1))
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Look again after the last step of an epoch or of the training, before a validation."""
+        if trainer.is_last_batch or trainer.should_stop:
+            self.seconds.append((self.now() - self.begun) / (trainer.global_step - self.before))
 
     def now(self) -> float:
         """Return the time in seconds."""
