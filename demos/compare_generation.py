@@ -2,10 +2,9 @@
 
     python demos/compare_generation.py DATA OUT [--minutes 5] [--rates 0.0005,0.001,0.002,0.004] [--where language=en]
 
-A cell is a model of a size with a learning rate, a run folder in OUT. How many epochs the minutes give is measured
-first, by a run of two. The learning rate with the fewest bits on validation is evaluated on the test split. What is
-there is not made again and a training that was stopped goes on, so that the command can be given until the table is
-complete. Writes OUT/table.md and OUT/table.json.
+A cell is a model of a size with a learning rate, a run folder in OUT, trained by the clock. The learning rate with the
+fewest bits on validation is evaluated on the test split. What is there is not made again and a training that was
+stopped goes on, so that the command can be given until the table is complete. Writes OUT/table.md and OUT/table.json.
 """
 
 import json
@@ -72,7 +71,7 @@ def main(
 ) -> None:
     """Fill the table's cells and write it."""
     chosen = [part for row in where or () for part in ("--where", row)]
-    shared = ["--data", data, "--batch", batch, "--window", window, *chosen, "--no-progress"]
+    shared = ["--data", data, "--minutes", minutes, "--batch", batch, "--window", window, *chosen, "--no-progress"]
     rows: dict[str, dict[str, Any]] = {}
     out.mkdir(parents=True, exist_ok=True)
     for size in sizes.split(","):
@@ -81,15 +80,14 @@ def main(
             name = f"{kind.name}-{size}"
             fitted = width if kind is sashimi else nearest(kind, sashimi.params(width))
             how = [*kind.arguments(fitted), *shared]
-            pace = train(out / f"{name}-pace", [*how, "--epochs", 2])
-            epochs = max(1, round(60_000 * minutes / (pace["step_ms"] * pace["steps"] / 2)))
             cells = {lr: out / f"{name}-{lr}" for lr in rates.split(",")}
-            told = {lr: train(run, [*how, "--epochs", epochs, "--lr", lr])["val_bits"] for lr, run in cells.items()}
+            trained = {lr: train(run, [*how, "--lr", lr]) for lr, run in cells.items()}
+            told = {lr: facts["val_bits"] for lr, facts in trained.items()}
             best = min(told, key=lambda lr: told[lr])
             kept(cells[best] / "bits.json", "evaluate", cells[best], "--data", data, *chosen)
             report = json.loads((cells[best] / "bits.json").read_text())
             rows[name] = {"params": kind.params(fitted), "bits": report["bits"], "ci95": report["ci95"], "lr": best}
-            rows[name] |= {"val_bits": told, "step_ms": pace["step_ms"], "epochs": epochs}
+            rows[name] |= {"val_bits": told} | {key: trained[best][key] for key in ("step_ms", "epochs")}
             (out / "table.json").write_text(json.dumps(rows, indent=1))
             (out / "table.md").write_text(table(rows))
             print(f"{name}: {report['bits']:.3f} bits", flush=True)

@@ -30,6 +30,7 @@ from audiossm.training.graphed import Recorded
 from audiossm.training.judge import frechet, judge_made
 from audiossm.training.optimiser import optimiser
 from audiossm.training.recipes import load_recipe, recipe_names
+from audiossm.training.run import Pace
 
 from .law import check_law
 
@@ -197,6 +198,27 @@ def test_the_run_folder_tells_how_it_came_about(whole):
     assert training["level"]["rms_db"][1] == pytest.approx(-10.97, abs=0.1)
 
 
+def test_a_run_by_the_clock_tells_what_it_came_to(folder, tmp_path, monkeypatch):
+    """What a step takes is measured without the validation."""
+    now, train_step, validate = [0.0], GenerationTraining.training_step, GenerationTraining.validation_step
+
+    def taking(seconds, step):
+        def stepping(*how):
+            now[0] += seconds
+            return step(*how)
+
+        return stepping
+
+    monkeypatch.setattr("audiossm.training.clock.monotonic", lambda: now[0])
+    monkeypatch.setattr(Pace, "now", lambda pace: now[0])
+    monkeypatch.setattr(GenerationTraining, "training_step", taking(1.0, train_step))
+    monkeypatch.setattr(GenerationTraining, "validation_step", taking(0.5, validate))  # of which there are six
+    train(folder, tmp_path / "run", replace(OPTIONS, minutes=0.5))
+    _, training = load_model(tmp_path / "run", GenerationModel)
+    assert (training["steps"], training["epochs"], training["step_ms"]) == (27, 2.25, 1000)
+    assert training["options"]["minutes"] == 0.5 and 0 < training["val_bits"] < 9
+
+
 def test_a_run_of_another_task(whole, folder, trained):
     with pytest.raises(ValueError, match="is one of generation: this is for keywords"):
         load_model(whole, KeywordModel)
@@ -347,7 +369,7 @@ def test_the_published_size():
 
 def test_slow_tiers_learn_slowly():
     model = GenerationModel(replace(TINY, rate=RATE))
-    [groups] = [optimiser(model, OPTIONS, 10, False)["optimizer"].param_groups]
+    [groups] = [optimiser(model, OPTIONS, lambda: 10, False)["optimizer"].param_groups]
     rates = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
     backbone = model.backbone
     for k, share in enumerate((1, 2**-0.5, 0.5)):

@@ -231,7 +231,7 @@ def test_learning_rates_follow_the_batch():
     for batch, factor in ((64, 1), (256, 2), (16, 0.5)):
         options = TrainOptions(batch=batch)
         training = KeywordTraining(KeywordModel(KeywordConfig(("a", "b"), d_model=4, layers=1, d_state=2)), options)
-        training._trainer = SimpleNamespace(estimated_stepping_batches=100)
+        training._trainer = SimpleNamespace(estimated_stepping_batches=100, callbacks=[])
         rates = {group["initial_lr"] for group in training.configure_optimizers()["optimizer"].param_groups}
         assert sorted(rates) == pytest.approx([0.001 * factor, 0.004 * factor])
 

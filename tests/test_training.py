@@ -108,9 +108,10 @@ def test_the_same_seed_gives_the_same_weights(whole, toys, tmp_path):
 
 def averaging(device):
     """An LMU's average, and what a training tells it after a step; its memory is kept as bits of float64 numbers."""
-    model, average = LightningModule(), Average(0.9)
+    model, average = LightningModule(), Average(0.1)
     model.mixer = LMU(4)
-    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)), global_step=0)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    trainer = SimpleNamespace(strategy=strategy, global_step=0, callbacks=[], estimated_stepping_batches=100)
     average.setup(trainer, model, "fit")
     average.on_train_start(trainer, model)
     return model, average, trainer

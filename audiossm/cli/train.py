@@ -30,6 +30,13 @@ Devices = Annotated[
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from where the run in --out stopped, on any number of devices.")
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        help="Instead of --epochs: train for so long, whatever the machine, and be complete then. "
+        "Such a run cannot be repeated to the bit."
+    ),
+]
 Progress = Annotated[bool, typer.Option(help="Show a progress bar.")]
 LabelColumn = Annotated[str, typer.Option(help="The manifest's column that holds the labels.")]
 
@@ -38,12 +45,20 @@ train = typer.Typer(no_args_is_help=True, help="Train a model on a data folder (
 app.add_typer(train, name="train")
 
 
+def lasting(epochs: int | None, minutes: float | None) -> dict[str, float | None]:
+    """Return the settings that say how long a training is."""
+    if epochs is not None and minutes is not None:
+        raise typer.BadParameter("--epochs and --minutes both say how long to train: leave one out")
+    return {"epochs": epochs, "minutes": minutes}
+
+
 @train.command(epilog=MIXERS)
 def keywords(
     data: Annotated[Path, typer.Option(help="A folder per word (Speech Commands' layout), or manifest.csv.")],
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
     recipe: Annotated[str, typer.Option(help="Sizes and settings, together: base, small or paper-s4d.")] = "base",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips; 10 with --extend.")] = None,
+    minutes: Minutes = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Clips a step, over all devices together; a multiple of their number.")
     ] = None,
@@ -149,7 +164,8 @@ def keywords(
         "d_state": d_state,
     }
     imitation = {"teacher_weight": teacher_weight, "temperature": temperature}
-    settings = {"epochs": epochs, "batch": batch, "lr": lr, "balance": balance, "stream_share": stream_share}
+    settings = {"batch": batch, "lr": lr, "balance": balance, "stream_share": stream_share}
+    settings |= lasting(epochs, minutes)
     settings |= {"routing_balance": routing_balance, "capacity": capacity, "seed": seed, **imitation}
     if (extend is None) != (base is None):
         raise typer.BadParameter("--extend RUN and --base DIR, the data that RUN was trained on, go together")
@@ -202,6 +218,7 @@ def generate(
         bool, typer.Option("--conditional", help="Tell the model the labels, so that it can be asked for one of them.")
     ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
+    minutes: Minutes = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Windows a step, over all devices together; a multiple of their number.")
     ] = None,
@@ -268,8 +285,8 @@ def generate(
         "d_state": d_state,
         "dropout": dropout,
     }
-    settings = {"epochs": epochs, "batch": batch, "lr": lr, "window": window, "carry": carry, "pad": pad, "seed": seed}
-    chosen = chosen.changed(sizes, settings)
+    settings = {"batch": batch, "lr": lr, "window": window, "carry": carry, "pad": pad, "seed": seed}
+    chosen = chosen.changed(sizes, settings | lasting(epochs, minutes))
     train_generation(
         data,
         out,
@@ -312,6 +329,7 @@ def enhance(
         int | None, typer.Option(min=4000, help="Native sampling rate in Hz (16000); recordings are resampled to it.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training windows.")] = None,
+    minutes: Minutes = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Windows a step, over all devices together; a multiple of their number.")
     ] = None,
@@ -361,7 +379,7 @@ def enhance(
         raise typer.BadParameter("give --clean DIR and --noise DIR, or --pairs DIR")
     sizes = {"rate": rate, "d_model": width, "layers": layers, "d_state": d_state, "dropout": dropout}
     settings = {
-        "epochs": epochs,
+        **lasting(epochs, minutes),
         "batch": batch,
         "lr": lr,
         "window": window,

@@ -55,8 +55,8 @@ class LastCheckpoint(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(bool(self.told), all=False)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Stop inside an epoch. Its last step is followed by what belongs to the epoch, which is done first."""
-        if not trainer.is_last_batch and self.stopping(trainer):
+        """Stop inside an epoch. What belongs to its end, or to that of the training, is done first."""
+        if not (trainer.is_last_batch or trainer.should_stop) and self.stopping(trainer):
             trainer.save_checkpoint(self.path)
             raise Stopped(self.told or signal.SIGTERM)
 

@@ -10,6 +10,7 @@ from torchmetrics.aggregation import MeanMetric
 
 from audiossm.data import augment
 from audiossm.tasks import EnhancementModel
+from audiossm.training.clock import length
 from audiossm.training.enhancement_loss import Distance, distance, si_sdr
 from audiossm.training.graphed import record
 from audiossm.training.loader import batch_of
@@ -107,8 +108,7 @@ class EnhancementTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate that rises and falls."""
-        steps = int(self.trainer.estimated_stepping_batches)
-        return optimiser(self.model, self.options, steps, fused=self.device.type == "cuda")
+        return optimiser(self.model, self.options, length(self.trainer), fused=self.device.type == "cuda")
 
 
 def window_samples(model: EnhancementModel, options: EnhanceOptions) -> int:

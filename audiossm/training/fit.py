@@ -56,6 +56,7 @@ def train_keywords(
     A run that was stopped goes on with `resume`. On as many devices as before the result is, on CPUs to the bit, that
     of an uninterrupted run. On another number each step still has the same clips and learning rate, but other random
     draws of the augmentation, other groups of clips that are normalised together, and sums in another order.
+    A training by the clock (`options.minutes`) goes on with the time that is left, and cannot be repeated to the bit.
 
     Args:
         data: folder in Speech Commands' layout or with a manifest.csv.
@@ -113,11 +114,10 @@ def train_keywords(
         say(f"the training in {out} has finished already")
         return load_model(out)[0]
     say(f"training {parameter_count(model):,} parameters on {len(train)} clips of {len(train.labels)} classes")
-    steps = options.epochs * max(1, len(train) // options.batch)
     report = (
         None if progress else Report(say, "val_accuracy", lambda share: f"{100 * share:.2f} % of the validation clips")
     )
-    trainer = build_trainer(out, options, steps, local, machines, report)
+    trainer = build_trainer(out, options, local, machines, report)
     begun = time.monotonic()
     training = KeywordTraining(model, options, **recordings, teachers=taught_by)
     # The same everywhere, and nothing that gradients go through: several devices need not be told of them every step.

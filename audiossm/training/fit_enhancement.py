@@ -119,9 +119,8 @@ def train_enhancement(
     heard = f"{train.recordings.seconds / 3600:.2f} h of speech"
     heard += f", {len(sounds) / config.rate / 3600:.2f} h of noise" if noise else " in pairs"
     say(f"training {parameter_count(model):,} parameters on {len(train.recordings)} recordings, {heard}")
-    steps = options.epochs * max(1, len(train) // options.batch)
     report = None if progress else Report(say, "val_gain", lambda gain: f"SI-SDR {gain:+.2f} dB on validation")
-    trainer = build_trainer(out, options, steps, local, machines, report)
+    trainer = build_trainer(out, options, local, machines, report)
     begun = time.monotonic()
     training = EnhancementTraining(model, scenes, held_out, options)
     fit(trainer, training, WindowBatches(train, val, options), out, resume, say)

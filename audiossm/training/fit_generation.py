@@ -95,9 +95,8 @@ def train_generation(
     hours = f"{train.recordings.seconds / 3600:.2f} h at {config.rate} Hz"
     classes = f" of {len(config.classes)} classes" if config.classes else ""
     say(f"training {parameter_count(model):,} parameters on {len(train.recordings)} recordings{classes}, {hours}")
-    steps = options.epochs * max(1, len(train) // options.batch)
     report = None if progress else Report(say, "val_bits", lambda bits: f"{bits:.3f} bits a sample on validation")
-    trainer = build_trainer(out, options, steps, local, machines, report)
+    trainer = build_trainer(out, options, local, machines, report)
     begun = time.monotonic()
     fit(
         trainer, GenerationTraining(model, options), WindowBatches(train, val, options, options.carry), out, resume, say

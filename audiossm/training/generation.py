@@ -11,6 +11,7 @@ from torchmetrics.aggregation import MeanMetric
 from audiossm.backbones.moe import routing, routing_loss
 from audiossm.mixers.base import State
 from audiossm.tasks import GenerationModel
+from audiossm.training.clock import length
 from audiossm.training.graphed import record
 from audiossm.training.loader import batch_of
 from audiossm.training.optimiser import optimiser
@@ -94,8 +95,7 @@ class GenerationTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate that rises and falls."""
-        steps = int(self.trainer.estimated_stepping_batches)
-        return optimiser(self.model, self.options, steps, fused=self.device.type == "cuda")
+        return optimiser(self.model, self.options, length(self.trainer), fused=self.device.type == "cuda")
 
 
 def floats(state: State) -> list[Tensor]:

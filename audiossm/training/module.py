@@ -18,6 +18,7 @@ from audiossm.data.folder import OTHER, SILENCE
 from audiossm.mixers.filterbank import TICKS_PER_SECOND
 from audiossm.tasks import KeywordModel
 from audiossm.tasks.keywords import STEPS_PER_SECOND
+from audiossm.training.clock import length
 from audiossm.training.continuous import (
     BACKGROUND,
     add_beds,
@@ -223,5 +224,4 @@ class KeywordTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate that rises and falls."""
-        steps = int(self.trainer.estimated_stepping_batches)
-        return optimiser(self.model, self.options, steps, fused=self.device.type == "cuda")
+        return optimiser(self.model, self.options, length(self.trainer), fused=self.device.type == "cuda")

@@ -1,6 +1,7 @@
 """AdamW in groups, with a learning rate that rises and falls: the same for every task."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import nn
 from audiossm.training.options import Optimisation
 
 
-def optimiser(model: nn.Module, o: Optimisation, steps: int, fused: bool) -> Any:
-    """Return what Lightning's `configure_optimizers` does, for a training of so many steps.
+def optimiser(model: nn.Module, o: Optimisation, length: Callable[[], float], fused: bool) -> Any:
+    """Return what Lightning's `configure_optimizers` does; `length` says how many steps the training has (`clock`).
 
     Three groups: SSM parameters, those without decay (biases, norms, D), and matrices; each once for every `lr_share`.
     """
@@ -23,9 +24,10 @@ def optimiser(model: nn.Module, o: Optimisation, steps: int, fused: bool) -> Any
     adamw = torch.optim.AdamW(
         [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()], fused=fused
     )
-    warmup = max(1, round(o.warmup * steps))
 
     def factor(step: int) -> float:
+        steps = length()
+        warmup = max(1, round(o.warmup * steps))
         if step < warmup:
             return (step + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

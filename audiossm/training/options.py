@@ -18,6 +18,8 @@ class Optimisation:
         warmup: share of the steps over which the learning rate rises; then it falls as a cosine.
         averaging: share of the steps that the average of the weights remembers; the average is the result.
         seed: of weights, order and augmentation.
+        minutes: of wall time that a training takes instead of `epochs`, see `audiossm.training.clock`; shares of the
+            steps are then shares of the time. A training by the clock cannot be repeated to the bit.
     """
 
     epochs: int = 100
@@ -27,6 +29,7 @@ class Optimisation:
     warmup: float = 0.05
     averaging: float = 0.02
     seed: int = 0
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for values without sense."""
@@ -34,6 +37,8 @@ class Optimisation:
             raise ValueError(f"epochs and batch must be at least 1, not {self.epochs} and {self.batch}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr must be a positive number, not {self.lr}")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ValueError(f"minutes must be a positive number, not {self.minutes}")
 
     @property
     def lr_factor(self) -> float:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from audiossm.tasks.checkpoint import write_beside
 from audiossm.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, check_checkpoint
+from audiossm.training.clock import Clock, ClockBar, length
 from audiossm.training.options import Optimisation
 
 
@@ -44,7 +45,7 @@ def fit(
     try:
         trainer.fit(training, batches, ckpt_path=str(last) if resume else None, weights_only=True)
     except Stopped as stopped:
-        steps = f"{trainer.global_step:,} of {trainer.estimated_stepping_batches:,}"
+        steps = f"{trainer.global_step:,} of {'about ' if trainer.max_epochs == -1 else ''}{length(trainer)():,.0f}"
         kept = f"it is kept in {last}, and the same command with --resume goes on"
         say(f"stopped after step {steps}: {kept if last.is_file() else 'nothing to keep yet'}")
         if not trainer.is_global_zero:
@@ -101,16 +102,16 @@ class StepSeed(Callback):
 
 
 class Average(WeightAveraging):
-    """Averages weights and running statistics, whose average is the result; `decay` is the share that stays at a step.
+    """Averages weights and running statistics, whose average is the result; it remembers `averaging` of all steps.
 
     Lightning's own keeps the average on the CPU, for at its setup the module is still there: a hundred waits and copies
     a step, recordings of noise too. This one is on the device that trains, and no step waits for the one before.
     Integers stay as they began: recordings, counts, and numbers that are kept as bits (`audiossm.mixers.lmu`).
     """
 
-    def __init__(self, decay: float):
+    def __init__(self, averaging: float):
         super().__init__()
-        self.decay = decay
+        self.averaging = averaging
         self.averages, self.weights = list[Tensor](), list[Tensor]()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -121,13 +122,14 @@ class Average(WeightAveraging):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find all that is averaged: looking for it takes longer than averaging."""
         assert self._average_model is not None
+        self.length = length(trainer)
         self.averages, self.weights = floats(self._average_model.module), floats(pl_module)
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Move the average towards the weights; the first are the average."""
         if trainer.global_step > self._latest_update_step:
-            share = 1 - self.decay if self._latest_update_step else 1.0
+            share = 1 / max(2.0, self.averaging * self.length()) if self._latest_update_step else 1.0
             torch._foreach_lerp_(self.averages, self.weights, share)
             self._latest_update_step = trainer.global_step
 
@@ -151,15 +153,21 @@ class Pace(Callback):
     """Measures what a step takes, everything included but validation and checkpoints."""
 
     def __init__(self) -> None:
-        self.begun, self.seconds = 0.0, list[float]()  # of each epoch, a step
+        self.begun, self.before = 0.0, 0  # the time, and the step after which it was
+        self.seconds = list[float]()  # of each epoch, a step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the clock, for a run that goes on inside an epoch."""
+        self.begun, self.before = self.now(), trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the clock once the GPU has nothing left to do."""
-        self.begun = self.now()
+        self.begun, self.before = self.now(), trainer.global_step
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look again."""
-        self.seconds.append((self.now() - self.begun) / max(1, trainer.fit_loop.batch_idx + 1))
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Look again after the last step of an epoch or of the training, before a validation."""
+        if trainer.is_last_batch or trainer.should_stop:
+            self.seconds.append((self.now() - self.begun) / (trainer.global_step - self.before))
 
     def now(self) -> float:
         """Return the time in seconds."""
@@ -193,7 +201,6 @@ class Report(Callback):
 def build_trainer(
     out: Path,
     options: Optimisation,
-    steps: int,
     local: int,
     machines: int,
     report: Report | None,
@@ -203,7 +210,6 @@ def build_trainer(
     Args:
         out: run folder.
         options: of the optimisation.
-        steps: of the whole training.
         local, machines: devices on each machine, and machines.
         report: says what validation has found; None: a progress bar shows it.
     """
@@ -220,13 +226,14 @@ def build_trainer(
     for what in noise:  # what Lightning warns of and is meant so
         warnings.filterwarnings("ignore", message=f".*{what}.*")
     torch.set_float32_matmul_precision("high")
-    decay = 1 - 1 / max(2.0, options.averaging * steps)
+    clock = [] if options.minutes is None else [Clock(options.minutes)]
     callbacks: list[Callback] = [
+        *clock,
         StepSeed(options.seed),
-        Average(decay),
+        Average(options.averaging),
         OneModel(),
         Pace(),
-        report or RichProgressBar(leave=False),
+        report or (ClockBar if clock else RichProgressBar)(leave=False),
         LastCheckpoint(out / "last.ckpt"),
     ]
     return Trainer(
@@ -234,13 +241,13 @@ def build_trainer(
         devices=local,
         num_nodes=machines,
         plugins=[WholeFiles()],
-        max_epochs=options.epochs,
+        max_epochs=-1 if clock else options.epochs,
         logger=TensorBoardLogger(out, name="logs", version=""),
         callbacks=callbacks,
         enable_progress_bar=report is None,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        check_val_every_n_epoch=max(1, options.epochs // 20),
+        check_val_every_n_epoch=1 if clock else max(1, options.epochs // 20),
         log_every_n_steps=20,
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
@@ -269,8 +276,9 @@ def sharing(devices: str, batch: int) -> tuple[int, int]:
 
 def about_training(trainer: Trainer, options: Optimisation, seconds: float) -> dict[str, Any]:
     """Return what a reader of any model wants to know of its training."""
+    passes = round(trainer.global_step / max(1, trainer.num_training_batches), 2)
     return {
-        "epochs": options.epochs,
+        "epochs": options.epochs if options.minutes is None else passes,
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),
         "step_ms": next(c.step_ms() for c in trainer.callbacks if isinstance(c, Pace)),  # type: ignore[attr-defined]
