@@ -45,8 +45,8 @@ class EnhancementConfig:
     encoder: str = "spectrum"
     window: float = 0.032
     frame: float = 0.008
-    bands: int = 64
-    fold: int = 2
+    bands: int = 128
+    fold: int = 4
     d_model: int = 48
     layers: int = 6
     d_state: int = 8
@@ -60,7 +60,7 @@ class EnhancementConfig:
         if not 4000 <= self.rate <= 192000:
             raise ValueError(f"rate, the native one, must be from 4000 to 192000 Hz, not {self.rate}")
         if not 0.001 <= self.frame <= LONGEST / 2:
-            raise ValueError(f"frame must be from 0.001 to {LONGEST / 2:g} seconds, half of the latency, not {self.frame}")
+            raise ValueError(f"frame must be from 0.001 to {LONGEST / 2:g} s, half of the latency, not {self.frame}")
         if not 2 * self.frame <= self.window <= LONGEST_WINDOW:
             raise ValueError(f"window must be from two frames to {LONGEST_WINDOW:g} seconds, not {self.window}")
         if min(self.bands, self.fold, self.d_model, self.layers) < 1 or self.bands % self.fold:

@@ -3,10 +3,10 @@
 A frame of `hop` samples is known when its last sample is. With the samples before it it fills a window, whose spectrum
 is the windowed samples times a matrix; the way back is another matrix, and overlapping frames are added.
 
-How fine a spectrum is and how late its audio comes are two things (Mauler and Martin 2007). A window of any length rises
-slowly and falls within its newest frame; of what it gives back only the two newest frames count, shaped so that both
-windows multiply to a Hann window. A spectrum left alone gives the audio back, one frame late. Windows of two frames are
-the root of a Hann window both ways.
+How fine a spectrum is and how late its audio comes are two things (Mauler and Martin 2007). A window of any length
+rises slowly and falls within its newest frame. Of what it gives back only the two newest frames count, in such a shape
+that both windows make a Hann window: a spectrum left alone gives the audio back, one frame late. A window of two frames
+is the root of a Hann window on both ways.
 
 Glossary: B batch, L samples, K frames, W samples of a window, F frequencies: W/2 + 1.
 """
