@@ -24,22 +24,23 @@ class SpectralFrame(nn.Module):
 
     The systems of all blocks run as one (`JointSystem`), and a block's norm goes into its system's gain.
 
-    State: past (W - frame) the samples before the frame, x (2, N, blocks, P C), tail (W - frame).
+    State: past (W - frame) the samples before the frame, x (2, N, blocks, P C), tail (frame).
     """
 
     def __init__(self, network: SpectralMask):
         super().__init__()
         self.network = network
         self.system = JointSystem([block.mixer for block in network.blocks.layers])  # type: ignore[misc]
+        self.past = network.analysis.window - network.frame
         self.packing = Packing(self.kept(network.initial_state(1)))
         # A single number up to 1e-8 counts as zero for the exporter, which leaves out its addition.
         self.compression = copy(network.compression)
-        self.compression.floor = torch.full((network.frame + 1,), network.compression.floor)  # type: ignore[assignment]
+        self.compression.floor = torch.full((network.spread.shape[1],), network.compression.floor)  # type: ignore[assignment]
 
     def kept(self, state: State) -> State:
         """Return a model's state after whole frames as the file keeps it."""
         systems = [reverse(x) for x in part(state, "blocks").values()]
-        past = state["analysis.held"][:, -self.network.delay :]
+        past = state["analysis.held"][:, -self.past :]
         return {"past": past, "x": torch.stack(systems, dim=3), "tail": state["synthesis.tail"]}
 
     def pack(self, state: State) -> Tensor:
@@ -54,7 +55,7 @@ class SpectralFrame(nn.Module):
         u, systems = self.blocks(self.widened(spectrum), before["x"])
         enhanced = self.masked(spectrum, self.gains(u)).flatten(1) @ network.synthesis.matrix
         start, end = enhanced[:, : network.frame], enhanced[:, network.frame :]
-        kept = heard[:, -network.delay :]
+        kept = heard[:, -self.past :]
         return start + before["tail"], torch.cat((kept, *systems, end), dim=1)
 
     def widened(self, spectrum: Tensor) -> Tensor:

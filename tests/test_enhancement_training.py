@@ -28,7 +28,7 @@ from audiossm.training.scenes import Scenes, at_snr
 from audiossm.training.speech_quality import score
 
 RATE = 4000
-TINY = EnhancementConfig(rate=RATE, window=0.008, bands=8, fold=2, d_model=6, layers=1, d_state=4)
+TINY = EnhancementConfig(rate=RATE, window=0.008, frame=0.004, bands=8, fold=2, d_model=6, layers=1, d_state=4)
 PLAIN = EnhanceOptions(
     window=0.5,
     speed=0.0,

@@ -18,6 +18,7 @@ from audiossm.mixers.base import Mixer, State, part, whole
 from audiossm.tasks.spectrum import Analysis, Compression, Synthesis, erb_bands
 
 LONGEST = 0.020  # seconds of algorithmic latency that a call bears
+LONGEST_WINDOW = 0.128  # seconds of a window of the spectrum, which costs its square
 STEPS = (0.008, 0.5)  # of S4D at the start, whose memory is 2 / step frames: at 8 ms a frame 2 s to 32 ms
 FEATURES = 3  # of a band: magnitude, real and imaginary part
 
@@ -29,7 +30,8 @@ class EnhancementConfig:
     Attributes:
         rate: native rate in Hz, that of the training data.
         encoder: "spectrum", or "waveform" for layers at the sample rate.
-        window: seconds of a window of the spectrum; half of it is a frame.
+        window: seconds of a window of the spectrum, whose newest sample is the latest: how near harmonics may lie.
+        frame: seconds from a window to the next; two frames are the latency.
         bands: of the spectrum's features and of the mask.
         fold: bands side by side that share channels.
         d_model: channels of each group of bands; width at the sample rate of a waveform's encoder.
@@ -41,9 +43,10 @@ class EnhancementConfig:
 
     rate: int = 16000
     encoder: str = "spectrum"
-    window: float = 0.016
-    bands: int = 64
-    fold: int = 2
+    window: float = 0.032
+    frame: float = 0.008
+    bands: int = 128
+    fold: int = 4
     d_model: int = 48
     layers: int = 6
     d_state: int = 8
@@ -56,8 +59,10 @@ class EnhancementConfig:
             raise ValueError(f"encoder must be 'spectrum' or 'waveform', not {self.encoder!r}")
         if not 4000 <= self.rate <= 192000:
             raise ValueError(f"rate, the native one, must be from 4000 to 192000 Hz, not {self.rate}")
-        if not 0.002 <= self.window <= LONGEST:
-            raise ValueError(f"window must be from 0.002 to {LONGEST:g} seconds, the latency, not {self.window}")
+        if not 0.001 <= self.frame <= LONGEST / 2:
+            raise ValueError(f"frame must be from 0.001 to {LONGEST / 2:g} s, half of the latency, not {self.frame}")
+        if not 2 * self.frame <= self.window <= LONGEST_WINDOW:
+            raise ValueError(f"window must be from two frames to {LONGEST_WINDOW:g} seconds, not {self.window}")
         if min(self.bands, self.fold, self.d_model, self.layers) < 1 or self.bands % self.fold:
             raise ValueError(
                 f"bands must be a multiple of fold, and all sizes at least 1, not {self.bands} bands by {self.fold}"
@@ -111,14 +116,13 @@ class SpectralMask(Mixer):
 
     def __init__(self, config: EnhancementConfig):
         super().__init__()
-        self.frame = round(config.window * config.rate / 2)
-        window = 2 * self.frame
-        self.delay = window - self.frame
+        self.frame = self.delay = round(config.frame * config.rate)
+        half = round(config.window * config.rate / 2)  # of a window, which has half + 1 frequencies
         places, channels = config.bands // config.fold, config.d_model
         self.places = places
-        self.analysis, self.synthesis = Analysis(window, self.frame), Synthesis(window, self.frame)
+        self.analysis, self.synthesis = Analysis(2 * half, self.frame), Synthesis(2 * half, self.frame)
         self.compression = Compression()
-        triangles = erb_bands(config.bands, self.frame + 1, config.rate)
+        triangles = erb_bands(config.bands, half + 1, config.rate)
         self.register_buffer("spread", triangles, persistent=False)  # (bands, F): a gain of each frequency
         self.register_buffer("gather", (triangles / triangles.sum(1, keepdim=True)).T.contiguous(), persistent=False)
         self.norm = ChannelNorm(FEATURES * config.bands)

@@ -1,8 +1,12 @@
 """A short-time spectrum and the way back from it, as products with constant matrices.
 
 A frame of `hop` samples is known when its last sample is. With the samples before it it fills a window, whose spectrum
-is the windowed samples times a matrix; the way back is another matrix, and overlapping frames are added. The window is
-the root of a Hann window on both ways, so that a spectrum left alone gives the audio back, window - hop samples late.
+is the windowed samples times a matrix; the way back is another matrix, and overlapping frames are added.
+
+How fine a spectrum is and how late its audio comes are two things (Mauler and Martin 2007). A window of any length
+rises slowly and falls within its newest frame. Of what it gives back only the two newest frames count, in such a shape
+that both windows make a Hann window: a spectrum left alone gives the audio back, one frame late. A window of two frames
+is the root of a Hann window on both ways.
 
 Glossary: B batch, L samples, K frames, W samples of a window, F frequencies: W/2 + 1.
 """
@@ -13,7 +17,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from audiossm.mixers.base import Mixer, State
 
@@ -24,8 +27,8 @@ class Analysis(Mixer):
     White noise of RMS 1 has spectra of RMS 1.
 
     Args:
-        window: W.
-        hop: samples of a frame, at least half of W.
+        window: W, even.
+        hop: samples of a frame, at most half of W.
 
     State: "held" (B, W - 1) the latest samples, "count" (1,) how many of them wait for others, on the CPU.
     """
@@ -35,7 +38,7 @@ class Analysis(Mixer):
     def __init__(self, window: int, hop: int):
         super().__init__()
         self.window, self.hop = window, hop
-        matrix = fourier(window) * root_hann(window, hop)[:, None, None] / math.sqrt(hop)
+        matrix = fourier(window) * rise_and_fall(window, hop)[:, None, None] / math.sqrt(window / 2)
         self.register_buffer("matrix", matrix.flatten(1).float(), persistent=False)
 
     def initial_state(self, batch: int) -> State:
@@ -67,33 +70,33 @@ class Analysis(Mixer):
 
 
 class Synthesis(Mixer):
-    """Spectra (B, K, 2, F) to audio (B, K hop, 1). State: "tail" (B, W - hop), what is still to be added to."""
+    """Spectra (B, K, 2, F) to audio (B, K hop, 1). State: "tail" (B, hop), what is still to be added to."""
 
     matrix: Tensor
 
     def __init__(self, window: int, hop: int):
         super().__init__()
-        self.window, self.hop = window, hop
+        self.hop = hop
         # A real signal's spectrum is half of it: all but the first and the last frequency stand for two.
         twice = torch.full((window // 2 + 1,), 2.0, dtype=torch.float64)
         twice[0] = twice[-1] = 1.0
-        matrix = (fourier(window) * twice).flatten(1).T * root_hann(window, hop) * math.sqrt(hop) / window
+        shape = rise_and_fall(2 * hop, hop).square() / rise_and_fall(window, hop)[-2 * hop :]
+        matrix = (fourier(window)[-2 * hop :] * twice).flatten(1).T * shape / math.sqrt(2 * window)
         self.register_buffer("matrix", matrix.float().contiguous(), persistent=False)
 
     def initial_state(self, batch: int) -> State:
         """Return zeros."""
-        return {"tail": self.matrix.new_zeros(batch, self.window - self.hop)}
+        return {"tail": self.matrix.new_zeros(batch, self.hop)}
 
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, K, 2, F) to (B, K hop, 1)."""
         self.refuse_rate(rate)
         state = state or self.initial_state(u.shape[0])
-        over = self.window - self.hop
         with all_bits(u):
-            frames = u.flatten(2) @ self.matrix  # (B, K, W)
-        starts, ends = frames[..., : self.hop], frames[..., self.hop :]
+            frames = u.flatten(2) @ self.matrix  # (B, K, 2 hop)
+        starts, ends = frames.chunk(2, dim=-1)
         tails = torch.cat((state["tail"].unsqueeze(1), ends), dim=1)
-        y = starts + F.pad(tails[:, :-1], (0, self.hop - over))
+        y = starts + tails[:, :-1]
         return y.flatten(1).unsqueeze(-1), {"tail": tails[:, -1]}
 
 
@@ -119,11 +122,13 @@ def fourier(window: int) -> Tensor:
     return torch.stack((angle.cos(), -angle.sin()), dim=1)
 
 
-def root_hann(window: int, hop: int) -> Tensor:
-    """Return a window (W,) whose squares, `hop` samples apart, add up to one: a rise and a fall of W - hop samples."""
-    over = window - hop
-    rise = torch.sin(0.5 * math.pi * (torch.arange(over).double() + 0.5) / over)
-    return torch.cat((rise, torch.ones(window - 2 * over, dtype=torch.float64), rise.flip(0)))
+def rise_and_fall(window: int, hop: int) -> Tensor:
+    """Return quarters of a sine, float64 (W,): a rise of W - hop samples and a fall of hop samples.
+
+    For W = 2 hop it is the root of a Hann window, whose squares, hop samples apart, add up to one.
+    """
+    rise, fall = (torch.sin(0.5 * math.pi * (torch.arange(n).double() + 0.5) / n) for n in (window - hop, hop))
+    return torch.cat((rise, fall.flip(0)))
 
 
 def erb_bands(bands: int, frequencies: int, rate: int) -> Tensor:
