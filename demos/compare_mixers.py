@@ -214,13 +214,18 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draw accuracy against the cost of a frame."""
-    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    """Draw accuracy, the mean and the range of the seeds, against the cost of a frame."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, facts in rows.items():
-        axes.plot(facts["frame_us"], facts["accuracy"], "o")
+        seeds = [float(accuracy) for accuracy in facts["seeds"].split(", ")]
+        (point,) = axes.plot(facts["frame_us"], facts["accuracy"], "o")
+        axes.vlines(facts["frame_us"], min(seeds), max(seeds), color=point.get_color())
         axes.annotate(name, (facts["frame_us"], facts["accuracy"]), xytext=(5, 3), textcoords="offset points")
     axes.set(xscale="log", xlabel="microseconds a frame of 20 ms, one thread", ylabel="accuracy at 16 kHz, %")
-    axes.grid(alpha=0.3)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.margins(x=0.15)
+    axes.grid(alpha=0.3, which="both")
     figure.savefig(path, dpi=150)
 
 
