@@ -11,8 +11,9 @@ sample are to be measured on DIGITS: of this test a generation model may have le
 """
 
 import csv
-import sys
 from pathlib import Path
+
+import typer
 
 from audiossm.data.folder import MANIFEST
 
@@ -20,8 +21,12 @@ from audiossm.data.folder import MANIFEST
 def main(digits: str, out: str) -> None:
     """Write OUT."""
     folder = Path(digits).resolve()
+    if not (folder / MANIFEST).is_file():
+        raise typer.BadParameter(f"no {MANIFEST} in {digits}")
     with open(folder / MANIFEST, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["language"] == "en"]
+        rows = [row for row in csv.DictReader(file) if row.get("language") == "en" and "official_split" in row]
+    if not rows:
+        raise typer.BadParameter(f"{digits}/{MANIFEST} has no row with language 'en' and an official_split")
     Path(out).mkdir(parents=True, exist_ok=True)
     with open(Path(out, MANIFEST), "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -33,4 +38,4 @@ def main(digits: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    typer.run(main)

@@ -42,10 +42,15 @@ def main(
         told = out / f"{name}.json"
         if not told.exists():
             if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # what the training before has left would count
                 torch.cuda.reset_peak_memory_stats()
-            with triton(name == "kernels"):
-                train_keywords(data, out / name, recipe.config, recipe.options, devices="1", progress=False)
-            told.write_text(json.dumps(facts(out / name)))
+            run, goes_on = out / name, (out / name / "last.ckpt").exists()
+            try:
+                with triton(name == "kernels"):
+                    train_keywords(data, run, recipe.config, recipe.options, goes_on, devices="1", progress=False)
+            except (ValueError, OSError) as problem:
+                raise typer.BadParameter(str(problem)) from problem
+            told.write_text(json.dumps(facts(run)))
         runs[name] = json.loads(told.read_text())
         print(f"{name:8} {runs[name]['step_ms']:.1f} ms a step, {runs[name]['memory_mib']:.0f} MiB", flush=True)
     compare(runs)
