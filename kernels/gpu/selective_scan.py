@@ -35,6 +35,9 @@ all states, as δ and u, lies along time, and `step` must not be asked for a ste
 but for one of a product with what is as large as a tile. The softplus would be computed again by each thread that needs
 it; `once` forbids that.
 
+Latency. Few warps fit on a multiprocessor, and each tile would begin with a wait for memory. `outputs` and `walk` load
+the next tile before they work on one; `gradients`, which has no register to spare, lets the L2 cache fetch it.
+
 The kernels are in selective_scan_forward.py and selective_scan_gradients.py, what they do with a tile is in
 selective_scan_tiles.py.
 
@@ -59,7 +62,7 @@ CONFIGS: dict[str, dict[str, int]] = {
     "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
     "carry": {"S": 16, "R": 1, "W": 4, "maxnreg": 168},
     "outputs": {"S": 8, "R": 1, "W": 16, "maxnreg": 128},
-    "walk": {"R": 1, "W": 16, "maxnreg": 128},
+    "walk": {"R": 1, "W": 16, "maxnreg": 168},
     "gradients": {"S": 8, "R": 1, "W": 16, "maxnreg": 255, "BLOCKS": 2},
 }
 ENOUGH = 4096  # programs that fill a GPU

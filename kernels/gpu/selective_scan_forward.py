@@ -7,9 +7,11 @@ from audiossm.kernels.gpu.selective_scan_tiles import (
     of_part,
     over_states,
     own_channels,
+    power_of_2_shared_out,
     read,
     read_or_zero,
     read_rates,
+    read_steps,
     sigmoid,
     states_and_steps,
     step,
@@ -100,15 +102,16 @@ def outputs(
     if z is not None:
         z += row * z_batch + d.to(tl.int64) * z_channel
     h = read(starts + ((row * tl.num_programs(1) + chunk) * D + d) * N + n, inside & (n < N))
-    for begin in range(chunk * Q, min(chunk * Q + Q, length), S):
+    end = min(chunk * Q + Q, length)
+    of_delta, of_u, of_z = read_steps(delta, u, z, chunk * Q + s, inside & (chunk * Q + s < end))
+    for begin in range(chunk * Q, end, S):
         t = begin + s
-        here = inside & (t < length)
-        raw, x = read(delta + t, here) + shift, read(u + t, here)
-        if z is not None:
-            gate = read(z + t, here)
+        here = inside & (t < end)
+        raw, x, gate = of_delta.to(tl.float32) + shift, of_u.to(tl.float32), of_z.to(tl.float32)
+        of_delta, of_u, of_z = read_steps(delta, u, z, t + S, inside & (t + S < end))  # the next tile's, ahead of time
         a2 = read_rates(A, d, n, inside & (begin < length), N)
         dt = step_size(raw, here, SOFTPLUS)
-        a, v, out = tl.exp2(dt * a2), dt * x, tl.zeros([S, P, W, R], tl.float32)
+        a, v, out = power_of_2_shared_out(dt * a2, s), dt * x, tl.zeros([S, P, W, R], tl.float32)
         for k in tl.static_range(S):
             b, c = tl.load(B + k * M), tl.load(C + k * M)
             h = step(a * h + v * b, s == k)

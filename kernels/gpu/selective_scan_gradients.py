@@ -5,6 +5,7 @@ import triton.language as tl
 
 from audiossm.kernels.gpu.selective_scan_tiles import (
     LN2,
+    fetch,
     of_part,
     once,
     over_channels,
@@ -13,6 +14,7 @@ from audiossm.kernels.gpu.selective_scan_tiles import (
     read,
     read_or_zero,
     read_rates,
+    read_steps,
     sigmoid,
     states_and_steps,
     step,
@@ -42,25 +44,30 @@ def walk(
     at = ((row * tl.num_programs(1) + chunk) * D + d) * N + n
     mark = marks + ((row * tl.cdiv(length, S) + chunk * Q // S) * D + d) * N + n
     h = read(starts + at, inside_n)
-    m, time = tl.zeros_like(h), tl.zeros([1, 1, W, R], tl.float32)
-    for begin in range(chunk * Q, min(chunk * Q + Q, length), S):
+    m, left = tl.zeros_like(h), tl.zeros_like(h) + 1.0  # what is left of the chunk's first state
+    end = min(chunk * Q + Q, length)
+    here = inside & (chunk * Q + s < end)
+    of_delta, of_u, of_z = read_steps(delta, u, z, chunk * Q + s, here)
+    of_grad = tl.load(grad + chunk * Q + s, here, 0.0)
+    for begin in range(chunk * Q, end, S):
         tl.store(mark, h, inside_n)
         mark += D * N
         t = begin + s
-        here = inside & (t < length)
-        raw, x, dy = read(delta + t, here) + shift, read(u + t, here), read(grad + t, here)
+        here, ahead = inside & (t < end), inside & (t + S < end)
+        raw, x, dy = of_delta.to(tl.float32) + shift, of_u.to(tl.float32), of_grad.to(tl.float32)
         if z is not None:
-            gate = read(z + t, here)
+            gate = of_z.to(tl.float32)
             dy *= gate * sigmoid(gate)
+        of_delta, of_u, of_z = read_steps(delta, u, z, t + S, ahead)  # the next tile's, ahead of time
+        of_grad = tl.load(grad + t + S, ahead, 0.0)
         a2 = read_rates(A, d, n, inside & (begin < length), N)
         dt = step_size(raw, here, SOFTPLUS)
-        a, v, of_tile = tl.exp2(dt * a2), dt * x, tl.zeros_like(h)
+        a, v = tl.exp2(dt * a2), dt * x
         for k in tl.static_range(S):
-            h = step(a * h + v * tl.load(B + k * M), s == k)
-        for k in tl.static_range(S - 1, -1, -1):
-            of_tile = step(a * (dy * tl.load(C + k * M) + of_tile), s == k)
-        m += tl.exp2(time * a2) * of_tile
-        time += tl.sum(dt, 0, keep_dims=True)
+            b, c = tl.load(B + k * M), tl.load(C + k * M)
+            h = step(a * h + v * b, s == k)
+            left = step(a * left, s == k)
+            m += step(dy * c * left, s == k)
         B += S * M
         C += S * M
     tl.store(ends + at, m, inside_n)
@@ -86,30 +93,40 @@ def gradients(
     own_part = (part.to(tl.int64) * tl.num_programs(2) + row) * groups + group
     b_grad += (own_part * tl.num_programs(1) + chunk) * Q * M + n
     c_grad += (own_part * tl.num_programs(1) + chunk) * Q * M + n
-    tiles = tl.cdiv(min(Q, length - chunk * Q), S)
+    tiles, all_tiles = tl.cdiv(min(Q, length - chunk * Q), S), tl.cdiv(length, S)
     for i in range(min(BLOCKS, tl.cdiv(channels, W * R) - part * BLOCKS)):
         own, inside = own_channels(channels, part * BLOCKS + i, W, R)
         d = group * channels + own
-        wide, inside_n = d.to(tl.int64), inside & (n < N)
+        wide, inside_n = tl.minimum(d, D - 1).to(tl.int64), inside & (n < N)  # no channel beyond the last is fetched
         shift, through = read_or_zero(bias, d, inside), read_or_zero(skip, d, inside)
         at = ((row * tl.num_programs(1) + chunk) * D + d) * N + n
         m, of_a = read(ends + at, inside_n), tl.zeros([1, M, W, R], tl.float32)
         of_skip, of_bias = tl.zeros([1, 1, W, R], tl.float32), tl.zeros([1, 1, W, R], tl.float32)
+        own_u, own_delta = u + row * u_batch + wide * u_channel, delta + row * d_batch + wide * d_channel
+        own_grad, own_marks = grad + row * g_batch + wide * g_channel, marks + (row * all_tiles * D + wide) * N
+        if z is not None:
+            own_z = z + row * z_batch + wide * z_channel
         for tile in range(tiles):
             first = (tiles - 1 - tile) * S
             begin, own_steps = chunk * Q + first, first * M
             t = begin + s
             here, to = inside & (t < length), (row * D + d) * length + t
-            raw = read(delta + row * d_batch + wide * d_channel + t, here) + shift
-            of_u = u + row * u_batch + wide * u_channel + t
-            x, dy = read(of_u, here), read(grad + row * g_batch + wide * g_channel + t, here)
+            raw, x, dy = read(own_delta + t, here) + shift, read(own_u + t, here), read(own_grad + t, here)
+            earlier = tl.maximum(begin - S, 0)
+            fetch(own_delta + earlier)
+            fetch(own_u + earlier)
+            fetch(own_grad + earlier)
+            mark = (earlier // S).to(tl.int64) * D * N
+            fetch(own_marks + mark)  # 64 bytes of 16 states
+            fetch(own_marks + mark + N // 2)
             if z is not None:
-                gate = read(z + row * z_batch + wide * z_channel + t, here)
+                gate = read(own_z + t, here)
+                fetch(own_z + earlier)
                 opened = sigmoid(gate)
                 dz = dy * opened * (1.0 + gate * (1.0 - opened))
                 dy *= gate * opened
                 out = tl.zeros([S, P, W, R], tl.float32)
-            h = read(marks + ((row * tl.cdiv(length, S) + begin // S) * D + d) * N + n, inside_n)
+            h = read(marks + ((row * all_tiles + begin // S) * D + d) * N + n, inside_n)
             a2 = read_rates(A, d, n, inside & (begin < length), N)
             dt = step_size(raw, here, SOFTPLUS)
             a, v = tl.exp2(dt * a2), dt * x
@@ -144,7 +161,7 @@ def gradients(
             if i > 0:
                 of_b += tl.load(b_grad + to_weights)
             tl.store(b_grad + to_weights, of_b)
-            x = read(of_u, here)  # again, so that what is made of it lies as u does
+            x = read(own_u + t, here)  # again, so that what is made of it lies as u does
             of_dt = x * of_input + of_rate * LN2
             if SOFTPLUS:
                 of_dt *= once(sigmoid(raw))

@@ -3,8 +3,12 @@
 import triton
 import triton.language as tl
 
+from audiossm.kernels.dispatch import INTERPRETED
+
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
+ON_A_GPU = tl.constexpr(not INTERPRETED)
+ROUNDED = tl.constexpr(12582912.0)  # 1.5 * 2^23: float32 of this size are whole numbers, the low bits those of an int
 
 
 @triton.jit
@@ -69,6 +73,23 @@ def softplus(x):
 
 
 @triton.jit
+def power_of_2(x):
+    """2^x in multiply-adds: the polynomial of what rounding leaves of x (minimax, within 1e-7) times a power of 2."""
+    x = tl.minimum(tl.maximum(x, -126.0), 127.0)
+    whole = x + ROUNDED
+    f = x - (whole - ROUNDED)
+    p = 1.0 + f * (0.693146978 + f * (0.240222421 + f * (0.0555073374 + f * (0.00967151265 + f * 0.00132647271))))
+    bits = p.to(tl.int32, bitcast=True) + (whole.to(tl.int32, bitcast=True) << 23)
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def power_of_2_shared_out(x, s):
+    """2^x (S, ...), the first step's by `power_of_2`: a GPU has few units for exponentials, and many others."""
+    return tl.where(s == 0, power_of_2(x), tl.exp2(x))
+
+
+@triton.jit
 def sigmoid(x):
     """1 / (1 + e^-x)."""
     return 1.0 / (1.0 + tl.exp2(-LOG2E * x))
@@ -97,6 +118,24 @@ def states_and_steps(S: tl.constexpr, M: tl.constexpr):
 def read(x, inside):
     """Load in float32, 0 outside."""
     return tl.load(x, inside, 0.0).to(tl.float32)
+
+
+@triton.jit
+def read_steps(delta, u, z, t, inside):
+    """Load δ, u and the gate (u where there is none), as they are in memory, 0 outside."""
+    of_delta, of_u = tl.load(delta + t, inside, 0.0), tl.load(u + t, inside, 0.0)
+    gate = of_u
+    if z is not None:
+        gate = tl.load(z + t, inside, 0.0)
+    return of_delta, of_u, gate
+
+
+@triton.jit
+def fetch(x):
+    """Ask for what is at x, which is on its way to the L2 cache while the program goes on."""
+    if ON_A_GPU:
+        code: tl.constexpr = "prefetch.global.L2 [$1]; mov.u32 $0, 0;"
+        tl.inline_asm_elementwise(code, "=r,l", [x.to(tl.int64)], dtype=tl.int32, is_pure=False, pack=1)
 
 
 @triton.jit
