@@ -17,7 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from audiossm.data import find_clips
+from audiossm.data import augment, find_clips
 from audiossm.data.recordings import open_recordings
 from audiossm.data.windows import Windows
 from audiossm.kernels import dispatch
@@ -239,10 +239,10 @@ def test_data_on_disk_gives_the_same_weights(whole, folder, tmp_path):
     assert equal(weights(whole), weights(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("carry", [False, True])
+@pytest.mark.parametrize("how", [{}, {"carry": True}, {"speed": 0.1, "softer": 6.0}], ids=str)
 @pytest.mark.parametrize(("epoch", "batch"), [(1, 0), (1, 7)])
-def test_a_resumed_run_is_the_uninterrupted_one(folder, tmp_path, monkeypatch, carry, epoch, batch):
-    options = replace(OPTIONS, carry=carry, epochs=2)
+def test_a_resumed_run_is_the_uninterrupted_one(folder, tmp_path, monkeypatch, how, epoch, batch):
+    options = replace(OPTIONS, **how, epochs=2)
     train(folder, tmp_path / "whole", options)
     step = GenerationTraining.training_step
 
@@ -290,6 +290,35 @@ def test_a_fresh_row_begins_with_nothing(folder, tmp_path, monkeypatch):
     assert len(begun) == 12 and any((~fresh).any() for fresh, _ in begun)
     for fresh, filled in begun:
         assert all(torch.equal(any_of, ~fresh) for any_of in filled[:1]) and not any(f[fresh].any() for f in filled)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
+def test_windows_faster_and_softer(factor, monkeypatch):
+    """A tone of 100 Hz becomes one of 100 Hz times the factor, and what was heard of a short recording is shorter."""
+    monkeypatch.setattr(augment, "some_speed", lambda most: factor)
+    options = replace(OPTIONS, window=0.5, speed=0.2, softer=20.0)
+    training = GenerationTraining(GenerationModel(replace(TINY, rate=RATE)), options)
+    t = torch.arange(-1, RATE * 6 // 10) / RATE
+    tone = (20000 * torch.sin(2 * torch.pi * 100 * t)).short().repeat(8, 1)
+    heard = torch.full((8,), RATE // 10)
+    audio, heard, *_ = training.varied((tone, heard, heard, heard.bool()))
+    assert audio.dtype == torch.int16 and audio.shape == (8, RATE // 2 + 1)
+    assert (heard - RATE / 10 / factor).abs().max() < 1
+    hertz = 2 * torch.fft.rfft(audio.double() * torch.hann_window(audio.shape[1])).abs().argmax(1)  # steps of 2 Hz
+    assert (hertz - 100 * factor).abs().max() <= 2
+    peaks = audio.abs().amax(1) / 20000
+    assert 0.09 < peaks.min() < peaks.max() < 1.05 and peaks.std() > 0.05
+
+
+def test_windows_as_they_are_unless_asked(folder):
+    training = GenerationTraining(GenerationModel(replace(TINY, rate=RATE)), OPTIONS)
+    batch = (torch.randint(-9, 9, (2, 41), dtype=torch.int16), *torch.zeros(3, 2, dtype=torch.int64))
+    assert training.varied(batch) is batch
+
+
+def test_what_is_carried_is_heard_as_it_is():
+    with pytest.raises(ValueError, match="carry goes without speed and softer"):
+        replace(OPTIONS, carry=True, speed=0.1)
 
 
 STACK = {"pools": (), "pattern": "s4d tcn", "layers": 2}

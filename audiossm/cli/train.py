@@ -231,6 +231,10 @@ def generate(
     pad: Annotated[
         bool, typer.Option("--pad", help="Learn the silence behind recordings shorter than a window too.")
     ] = False,
+    speed: Annotated[
+        float | None, typer.Option(help="Share by which windows may be faster or slower, and higher or lower (0).")
+    ] = None,
+    softer: Annotated[float | None, typer.Option(help="Decibels by which windows may be softer (0).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and order.")] = None,
     coding: Annotated[
         str | None, typer.Option(help="mu-law or linear (8 bits), or mixture (16 bits, of logistics).")
@@ -286,6 +290,7 @@ def generate(
         "dropout": dropout,
     }
     settings = {"batch": batch, "lr": lr, "window": window, "carry": carry, "pad": pad, "seed": seed}
+    settings |= {"speed": speed, "softer": softer}
     chosen = chosen.changed(sizes, settings | lasting(epochs, minutes))
     train_generation(
         data,

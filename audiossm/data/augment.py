@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+SPEEDS = 5  # on each side of 1
+
 
 def some(audio: Tensor, share: float, change: Callable[[Tensor], Tensor]) -> Tensor:
     """Change a random share of the clips, and spend nothing on the others."""
@@ -132,6 +134,11 @@ def cut_above(audio: Tensor, rate: int, hertz: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(audio)
     place = torch.linspace(0, rate / 2, spectrum.shape[1], device=audio.device)
     return torch.fft.irfft(spectrum * (place <= hertz), n=audio.shape[1])
+
+
+def some_speed(most: float) -> float:
+    """Draw a factor for `faster`, within 1 - most to 1 + most: one of a few, whose transforms are planned once."""
+    return 1 + most * int(torch.randint(-SPEEDS, SPEEDS + 1, ())) / SPEEDS
 
 
 def faster(audio: Tensor, factor: float) -> Tensor:

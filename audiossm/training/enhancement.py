@@ -18,7 +18,6 @@ from audiossm.training.optimiser import optimiser
 from audiossm.training.options import EnhanceOptions
 from audiossm.training.scenes import Scene, Scenes
 
-SPEEDS = 5  # factors on each side of 1 at which speech is heard: a few, whose transforms are planned once
 LEVEL, QUIET = 0.05, 1e-3  # RMS at which windows are compared; what is softer is no louder than such
 LISTENED = 3  # validation windows that TensorBoard plays
 
@@ -49,16 +48,12 @@ class EnhancementTraining(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return the loss of a batch of windows."""
-        scene = self.scene(batch, self.scenes, self.draw_speed())
+        scene = self.scene(batch, self.scenes, augment.some_speed(self.options.speed))
         found = Distance(*self.graphs.get((), self.hear)(*scene).mean(1))
         o = self.options
         loss = o.magnitude_weight * found.magnitude + o.complex_weight * found.spectrum - 0.1 * o.sdr_weight * found.sdr
         self.log_dict({"train_loss": loss, "train_si_sdr": found.sdr.detach()}, prog_bar=True)
         return loss
-
-    def draw_speed(self) -> float:
-        """Return the factor by which a batch is heard faster."""
-        return 1 + self.options.speed * int(torch.randint(-SPEEDS, SPEEDS + 1, ())) / SPEEDS
 
     def scene(self, batch: tuple[Tensor, ...], scenes: Scenes, speed: float = 1.0) -> Scene:
         """Return what windows make, (B, samples): of speech mixed, of pairs as they were recorded."""

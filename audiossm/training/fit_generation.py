@@ -15,7 +15,7 @@ from audiossm.data.recordings import MEMORY, Recordings, open_recordings
 from audiossm.data.windows import Windows, loudness
 from audiossm.tasks import GenerationConfig, GenerationModel
 from audiossm.tasks.checkpoint import load_model, parameter_count, save_model
-from audiossm.training.generation import GenerationTraining
+from audiossm.training.generation import GenerationTraining, window_samples
 from audiossm.training.options import GenerateOptions
 from audiossm.training.run import (
     Report,
@@ -132,9 +132,10 @@ def cut(
     recordings, lines = open_recordings(clips, config.rate, memory, progress)
     for line in lines:
         say(line)
-    pooled = math.prod(config.pools)
-    size = max(1, int(options.window * recordings.rate) // pooled) * pooled
+    size = window_samples(config, recordings.rate, options)
     check_lengths(recordings, size, say, shorter, options.pad)
+    if not shorter:  # what is heard faster is read from more of a recording
+        size = math.ceil((size + 1) * (1 + options.speed)) - 1
     return Windows(recordings, size, class_numbers(clips, recordings, config.classes), options.pad and not shorter)
 
 
@@ -168,7 +169,7 @@ def summary(trainer: Trainer, train: Windows, options: GenerateOptions, seconds:
     return {
         "recordings": len(train.recordings),
         "hours": round(train.recordings.seconds / 3600, 3),
-        "window": train.size,
+        "window": window_samples(trainer.lightning_module.model.config, train.recordings.rate, options),  # type: ignore[arg-type]
         "val_bits": None if bits is None else round(float(bits), 4),
         **about_training(trainer, options, seconds),
     }

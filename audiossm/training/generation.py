@@ -1,5 +1,6 @@
 """The generation task as Lightning sees it: bits a sample, and a state that may be carried from window to window."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ from torch import Tensor
 from torchmetrics.aggregation import MeanMetric
 
 from audiossm.backbones.moe import routing, routing_loss
+from audiossm.data import augment
 from audiossm.mixers.base import State
-from audiossm.tasks import GenerationModel
+from audiossm.tasks import GenerationConfig, GenerationModel
 from audiossm.training.clock import length
 from audiossm.training.graphed import record
 from audiossm.training.loader import batch_of
@@ -41,16 +43,18 @@ class GenerationTraining(LightningModule):
         Several GPUs each record their own. What a replay gives back passes through the hooks that add gradients up.
         """
         windows, o = self.trainer.datamodule.windows, self.options  # type: ignore[attr-defined]
+        samples = window_samples(self.model.config, windows.recordings.rate, o)
         batch = batch_of(len(windows), o.batch, self.trainer.world_size) // self.trainer.world_size
         if o.carry and not (self.carried and len(self.carried[0]) == batch):
             self.carried = floats(self.model.initial_state(batch))
         self.carried = [value.to(self.device) for value in self.carried]
         if self.device.type == "cuda":
-            codes = torch.zeros(batch, windows.size + 1, dtype=torch.int64, device=self.device)
+            codes = torch.zeros(batch, samples + 1, dtype=torch.int64, device=self.device)
             self.graphs = record(self.model, self.hear, [((), (codes, codes[:, 0].clone(), *self.carried))])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean of a batch in bits a sample, and what the experts' routers add to it."""
+        batch = self.varied(batch)
         _, heard, label, fresh = batch
         carried = [value.masked_fill(fresh.view(-1, *(1 for _ in value.shape[1:])), 0) for value in self.carried]
         bits, routed, *carried = self.graphs.get((), self.hear)(self.codes(batch), label, *carried)
@@ -58,6 +62,18 @@ class GenerationTraining(LightningModule):
         loss = mean_heard(bits, heard)
         self.log("train_bits", loss, prog_bar=True)
         return loss + routing_loss(routed) if len(routed) else loss
+
+    def varied(self, batch: Batch) -> Batch:
+        """Return windows faster or slower than they are read, all by one factor, and softer, each by its own."""
+        (audio, heard, label, fresh), o = batch, self.options
+        if not (o.speed or o.softer):
+            return batch
+        factor, changed = augment.some_speed(o.speed), audio / 32768.0
+        if factor != 1:
+            changed, heard = augment.faster(changed, factor), (heard / factor).long()
+        samples = window_samples(self.model.config, self.model.config.rate, o)
+        changed = (32768 * augment.gain(changed[:, : samples + 1], -o.softer, 0)).round().clamp(-32768, 32767)
+        return changed.to(torch.int16), heard.clamp(max=samples), label, fresh
 
     def codes(self, batch: Batch) -> Tensor:
         """Return the codes of windows and of the sample before each, (B, size + 1); START before fresh ones."""
@@ -96,6 +112,12 @@ class GenerationTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, with a learning rate that rises and falls."""
         return optimiser(self.model, self.options, length(self.trainer), fused=self.device.type == "cuda")
+
+
+def window_samples(config: GenerationConfig, rate: int, options: GenerateOptions) -> int:
+    """Return the samples that a step hears: whole steps of the slowest pool."""
+    pooled = math.prod(config.pools)
+    return max(1, int(options.window * rate) // pooled) * pooled
 
 
 def floats(state: State) -> list[Tensor]:

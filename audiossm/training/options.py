@@ -148,6 +148,8 @@ class GenerateOptions(Optimisation):
         carry: hand the state on to the window that follows: back-propagation is truncated at the windows' ends, but
             what the model remembers is not. Without it each window is heard as if nothing had been before.
         pad: learn the silence behind recordings shorter than a window too, so that what is made ends in it.
+        speed: share by which windows may be faster or slower, and higher or lower with it: more voices than there are.
+        softer: decibels by which windows may be softer.
     """
 
     batch: int = 8
@@ -156,12 +158,22 @@ class GenerateOptions(Optimisation):
     window: float = 1.0
     carry: bool = False
     pad: bool = False
+    speed: float = 0.0
+    softer: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise ValueError for values without sense."""
         super().__post_init__()
         if not (math.isfinite(self.window) and self.window > 0):
             raise ValueError(f"a window lasts more than 0 seconds, not {self.window}")
+        if not 0 <= self.speed < 0.5:
+            raise ValueError(f"speed must be from 0 to below 0.5, not {self.speed}")
+        if not 0 <= self.softer < math.inf:
+            raise ValueError(f"softer must be at least 0 dB, not {self.softer}")
+        if self.carry and (self.speed or self.softer):
+            raise ValueError(
+                "windows that follow one another are heard as they are: carry goes without speed and softer"
+            )
 
 
 @dataclass(frozen=True)
