@@ -3,13 +3,18 @@
     step = SaShiMiStep(model, state)
     step.slot().copy_(u)            # (B, H) the input of the next sample
     y = step()                      # (B, H) what `model` gives before its last norm
+    step.settle()                   # before a recording ends
+
+A slower tier is due with the last sample of a group, and what it says is first heard with the next sample: on a GPU it
+takes its step beside that last sample's, on a stream of its own.
 
 A tier's stack of S4D layers is one launch (`audiossm.kernels.layers_step`); other mixers take their own step. The phase
 is a Python number, so that what a sample launches is fixed when it is recorded; after prod(pool) samples it is what it
 was. Nothing here trains: weights are copied as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from typing import Any
@@ -48,6 +53,9 @@ class SaShiMiStep:
         self.model, self.phase, self.period = model, model.phase(state), prod(model.pool)
         batch = next(iter(state.values() if not model.pool else [state["up.0.group"]])).shape[0]
         self.stacks: list[Step] = []
+        gpu = model.norm.weight.is_cuda
+        self.streams = [torch.cuda.Stream() if gpu else None for _ in model.pool]  # of the tier below each
+        self.said: dict[int, Tensor] = {}  # what the tier below tier k has said, not yet in the groups
         self.rows: list[Tensor] = []  # (B, p, H) of each tier: the inputs of the group under way
         self.groups = [state[f"up.{k}.group"].clone() for k in range(len(model.pool))]
         self.states: list[Tensor] = []  # what the stacks change in place
@@ -83,15 +91,40 @@ class SaShiMiStep:
         """Take tier k one step on; n counts its own steps."""
         if k == len(self.groups):
             return self.stacks[k](self.rows[k][:, 0], None)
+        self.hear(k)
         down: Any = self.model.down[k].linear
         up: Any = self.model.up[k].linear
         pool = self.model.pool[k]
-        y = self.stacks[k](self.rows[k][:, n % pool], self.groups[k][:, n % pool])
         if n % pool == pool - 1:
-            slower = self.rows[k + 1]
-            slower[:, n // pool % slower.shape[1]] = down(self.rows[k].flatten(1))
-            self.groups[k].copy_(up(self.run(k + 1, n // pool)).view_as(self.groups[k]))
-        return y
+            with beside(self.streams[k]):
+                slower = self.rows[k + 1]
+                slower[:, n // pool % slower.shape[1]] = down(self.rows[k].flatten(1))
+                self.said[k] = up(self.run(k + 1, n // pool))
+        return self.stacks[k](self.rows[k][:, n % pool], self.groups[k][:, n % pool])
+
+    def hear(self, k: int) -> None:
+        """Take over what the tier below tier k has said, if it has."""
+        if k in self.said:
+            stream = self.streams[k]
+            if stream is not None:
+                torch.cuda.current_stream().wait_stream(stream)
+            self.groups[k].copy_(self.said.pop(k).view_as(self.groups[k]))
+
+    def settle(self) -> None:
+        """Wait for all tiers."""
+        for k in range(len(self.groups)):
+            self.hear(k)
+
+
+@contextmanager
+def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Launch on another stream, as soon as what was launched before is done; None: on this one."""
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
 
 
 def fusable(stack: Stack) -> bool:

@@ -102,7 +102,8 @@ def train_generation(
         trainer, GenerationTraining(model, options), WindowBatches(train, val, options, options.carry), out, resume, say
     )
     if trainer.is_global_zero:
-        about = summary(trainer, train, options, time.monotonic() - begun) | {"level": level}
+        about = summary(trainer, train, options, time.monotonic() - begun)
+        about |= {"window": window_samples(config, train.recordings.rate, options), "level": level}
         save_model(out, model.cpu().eval(), about)
     say(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
     return model
@@ -169,7 +170,6 @@ def summary(trainer: Trainer, train: Windows, options: GenerateOptions, seconds:
     return {
         "recordings": len(train.recordings),
         "hours": round(train.recordings.seconds / 3600, 3),
-        "window": window_samples(trainer.lightning_module.model.config, train.recordings.rate, options),  # type: ignore[arg-type]
         "val_bits": None if bits is None else round(float(bits), 4),
         **about_training(trainer, options, seconds),
     }

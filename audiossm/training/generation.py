@@ -26,6 +26,7 @@ class GenerationTraining(LightningModule):
     """Trains a GenerationModel on windows of recordings.
 
     Attributes:
+        samples: of a window, as it is heard.
         carried: the state's floats after the last window, where they are carried to the next. Its phases are left out:
             a window is a whole number of periods, at whose end they are 0.
     """
@@ -33,6 +34,8 @@ class GenerationTraining(LightningModule):
     def __init__(self, model: GenerationModel, options: GenerateOptions):
         super().__init__()
         self.model, self.options = model, options
+        assert model.config.rate is not None, "that of the recordings"
+        self.samples = window_samples(model.config, model.config.rate, options)
         self.mean = MeanMetric()
         self.carried: list[Tensor] = []
         self.graphs: dict[tuple, Callable[..., tuple[Tensor, ...]]] = {}  # not modules of this one: it would save them
@@ -43,13 +46,12 @@ class GenerationTraining(LightningModule):
         Several GPUs each record their own. What a replay gives back passes through the hooks that add gradients up.
         """
         windows, o = self.trainer.datamodule.windows, self.options  # type: ignore[attr-defined]
-        samples = window_samples(self.model.config, windows.recordings.rate, o)
         batch = batch_of(len(windows), o.batch, self.trainer.world_size) // self.trainer.world_size
         if o.carry and not (self.carried and len(self.carried[0]) == batch):
             self.carried = floats(self.model.initial_state(batch))
         self.carried = [value.to(self.device) for value in self.carried]
         if self.device.type == "cuda":
-            codes = torch.zeros(batch, samples + 1, dtype=torch.int64, device=self.device)
+            codes = torch.zeros(batch, self.samples + 1, dtype=torch.int64, device=self.device)
             self.graphs = record(self.model, self.hear, [((), (codes, codes[:, 0].clone(), *self.carried))])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -71,9 +73,8 @@ class GenerationTraining(LightningModule):
         factor, changed = augment.some_speed(o.speed), audio / 32768.0
         if factor != 1:
             changed, heard = augment.faster(changed, factor), (heard / factor).long()
-        samples = window_samples(self.model.config, self.model.config.rate, o)
-        changed = (32768 * augment.gain(changed[:, : samples + 1], -o.softer, 0)).round().clamp(-32768, 32767)
-        return changed.to(torch.int16), heard.clamp(max=samples), label, fresh
+        changed = (32768 * augment.gain(changed[:, : self.samples + 1], -o.softer, 0)).round().clamp(-32768, 32767)
+        return changed.to(torch.int16), heard.clamp(max=self.samples), label, fresh
 
     def codes(self, batch: Batch) -> Tensor:
         """Return the codes of windows and of the sample before each, (B, size + 1); START before fresh ones."""

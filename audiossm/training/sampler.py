@@ -42,6 +42,9 @@ class BackboneStep:
         """Return all that a sample changes."""
         return [self.input, *self.state.values()]
 
+    def settle(self) -> None:
+        """Do nothing: all is done."""
+
     def __call__(self) -> Tensor:
         """Hear the sample in its slot; return (B, H)."""
         y, state = self.backbone(self.input.unsqueeze(1), self.state, rate=self.rate)
@@ -105,6 +108,7 @@ def sample(
         for n in range(samples):
             y = step()
             draw(y, readout, uniform[n], table, step.slot(), drawn[:, n], temperature, top_p, told)
+        step.settle()
 
     replay = record(piece, [*step.buffers(), uniform, drawn]) if device.type == "cuda" else piece
     for begin in range(0, length, samples):
