@@ -214,9 +214,10 @@ CASES = [
 def test_kernels_compile_for_hopper(case, monkeypatch, tmp_path):
     launch, *arguments = case
     op, launches = import_module(f"audiossm.kernels.gpu.{launch.__name__}"), []
-    for name, value in vars(op).items():
-        if isinstance(value, JITFunction):
-            monkeypatch.setattr(op, name, Recorder(value, launches))
+    for module in (op, import_module("audiossm.kernels.gpu.sums")):
+        for name, value in vars(module).items():
+            if isinstance(value, JITFunction):
+                monkeypatch.setattr(module, name, Recorder(value, launches))
     if hasattr(op, "KERNELS"):
         monkeypatch.setattr(op, "KERNELS", {name: Recorder(value, launches) for name, value in op.KERNELS.items()})
     launch(op, *arguments)

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from audiossm.kernels.dispatch import on_device
+from audiossm.kernels.gpu.sums import added_up
 
 TILE = 4096  # numbers in a tile
 WARPS = 8
@@ -189,7 +190,7 @@ def norm_backward(s: Tensor, of_s: Tensor | None, of_n: Tensor, scale: Tensor, e
     parts = scale.new_empty(programs, 3, s.shape[-1])
     with on_device(s):
         norm_backward_tiles[(programs,)](s, of_s, of_n, scale, of_u, parts, rows, blocks, EPS=eps, **sizes)
-    return of_u, parts.sum(0)
+    return of_u, added_up(parts)
 
 
 @torch.library.custom_op("audiossm::activate", mutates_args=())
@@ -213,7 +214,7 @@ def activate_backward(x: Tensor, bias: Tensor, g: Tensor, glu: bool) -> tuple[Te
     parts = bias.new_empty(programs, x.shape[-1])
     with on_device(x):
         activate_backward_tiles[(programs,)](x, bias, g, of_x, parts, rows, blocks, GLU=glu, **sizes)
-    return of_x, parts.sum(0)
+    return of_x, added_up(parts)
 
 
 @torch.library.custom_op("audiossm::add_bias", mutates_args=())
@@ -235,7 +236,7 @@ def sum_of_steps(g: Tensor) -> Tensor:
     parts = g.new_empty(programs, g.shape[-1], dtype=torch.float32)
     with on_device(g):
         sum_tiles[(programs,)](g, parts, rows, blocks, **sizes)
-    return parts.sum(0)
+    return added_up(parts)
 
 
 @norm.register_fake

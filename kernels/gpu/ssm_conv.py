@@ -34,6 +34,7 @@ from audiossm.kernels.dispatch import on_device
 from audiossm.kernels.gpu.complex import times
 from audiossm.kernels.gpu.layout import along_time
 from audiossm.kernels.gpu.ssm_plan import CONFIGS, SsmPlan, ssm_plan
+from audiossm.kernels.gpu.sums import added_up
 
 CUT = tl.constexpr(1 + 0.7213 * 2**-11)  # 1 / the mean of what is left of a number: its first 11 of 24 digits
 MOST_MODES = 64  # a channel's that fit on the chip
@@ -463,7 +464,7 @@ def ssm_conv_parameters(
         u, grad, log_a, c, state, last_grad, ends, out, *u.stride(), *grad.stride(),
         FIRST=state is not None, LAST=last_grad is not None,
     )  # fmt: skip
-    return out[0] if plan.blocks == 1 else out.sum(0)
+    return out[0] if plan.blocks == 1 else added_up(out)
 
 
 @ssm_conv.register_fake
