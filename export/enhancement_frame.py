@@ -1,5 +1,6 @@
 """One frame of an enhancement model as a function of tensors: what an exported file computes."""
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from audiossm.export.packing import Packing, reverse
 from audiossm.export.stack import JointSystem
+from audiossm.mixers import S4D
 from audiossm.mixers.base import Mixer, State, part
 from audiossm.tasks.enhancement import EnhancementModel, SpectralMask
 
@@ -22,15 +24,14 @@ def frame_of(model: EnhancementModel) -> "SpectralFrame | SampleFrame":
 class SpectralFrame(nn.Module):
     """A frame of a mask on a spectrum: (audio (B, frame), state (B, S)) to (audio_out (B, frame), state_out).
 
-    The systems of all blocks run as one (`JointSystem`), and a block's norm goes into its system's gain.
-
-    State: past (W - frame) the samples before the frame, x (2, N, blocks, P C), tail (frame).
+    State: past (W - frame) the samples before the frame, that of the blocks, tail (frame).
     """
 
     def __init__(self, network: SpectralMask):
         super().__init__()
         self.network = network
-        self.system = JointSystem([block.mixer for block in network.blocks.layers])  # type: ignore[misc]
+        blocks: list[Any] = list(network.blocks.layers)
+        self.blocks = OneSystem(blocks) if isinstance(blocks[0].mixer, S4D) else OneByOne(blocks)
         self.past = network.analysis.window - network.frame
         self.packing = Packing(self.kept(network.initial_state(1)))
         # A single number up to 1e-8 counts as zero for the exporter, which leaves out its addition.
@@ -39,9 +40,8 @@ class SpectralFrame(nn.Module):
 
     def kept(self, state: State) -> State:
         """Return a model's state after whole frames as the file keeps it."""
-        systems = [reverse(x) for x in part(state, "blocks").values()]
         past = state["analysis.held"][:, -self.past :]
-        return {"past": past, "x": torch.stack(systems, dim=3), "tail": state["synthesis.tail"]}
+        return {"past": past, **self.blocks.kept(part(state, "blocks")), "tail": state["synthesis.tail"]}
 
     def pack(self, state: State) -> Tensor:
         """Return a model's state as (B, S)."""
@@ -52,11 +52,11 @@ class SpectralFrame(nn.Module):
         network, before = self.network, self.packing.unpack(state)
         heard = torch.cat((before["past"], audio), dim=1)
         spectrum = network.analysis.spectra(heard)  # (B, 2, F)
-        u, systems = self.blocks(self.widened(spectrum), before["x"])
+        u, after = self.blocks(self.widened(spectrum), before)
         enhanced = self.masked(spectrum, self.gains(u)).flatten(1) @ network.synthesis.matrix
         start, end = enhanced[:, : network.frame], enhanced[:, network.frame :]
         kept = heard[:, -self.past :]
-        return start + before["tail"], torch.cat((kept, *systems, end), dim=1)
+        return start + before["tail"], torch.cat((kept, *after, end), dim=1)
 
     def widened(self, spectrum: Tensor) -> Tensor:
         """Return what the blocks hear, (B, P C)."""
@@ -65,24 +65,6 @@ class SpectralFrame(nn.Module):
         features = (self.compression(spectrum) @ network.gather).flatten(1) * scale + shift
         grouped = features.unflatten(-1, (3, network.places, -1)).transpose(1, 2).flatten(2)  # (B, P, 3 fold)
         return (network.widen(grouped) + network.place).flatten(1)
-
-    def blocks(self, u: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Run a step of the blocks, u (B, P C); return their output and the states afterwards."""
-        blocks: list[Any] = list(self.network.blocks.layers)
-        count, inputs = len(blocks), []
-        scale, shift = (torch.cat(parts) for parts in zip(*(block.norm.constants() for block in blocks), strict=True))
-        gains, ahead = self.system.gain * scale, self.system.free(x) + self.system.gain * shift
-        for block, gain, free in zip(blocks, gains.chunk(count), ahead.chunk(count, dim=1), strict=True):
-            inputs.append(u)
-            y = block.apart(F.gelu(gain * u + free))
-            # Two products in place of one that is then split: fewer operators.
-            value, gate = (
-                F.linear(y, *half) for half in zip(block.gate.weight.chunk(2), block.gate.bias.chunk(2), strict=True)
-            )
-            u = u + (value * gate.sigmoid()).flatten(1)
-            band_scale, band_shift = block.band_norm.constants()
-            u = u + (block.across @ block.apart(F.gelu(u * band_scale + band_shift))).flatten(1)
-        return u, self.system.after(x, torch.cat(inputs, dim=1) * scale + shift)
 
     def gains(self, u: Tensor) -> Tensor:
         """Return the complex gain of each frequency, (B, 2, F)."""
@@ -93,6 +75,70 @@ class SpectralFrame(nn.Module):
     def masked(self, spectrum: Tensor, gains: Tensor) -> Tensor:
         """Return the product of complex numbers (B, 2, F)."""
         return self.network.apply_mask(spectrum.unsqueeze(1), gains.unsqueeze(1)).squeeze(1)
+
+
+class OneSystem(nn.Module):
+    """A step of blocks of S4D: their systems run as one (`JointSystem`), a block's norm goes into its system's gain.
+
+    State: x (2, N, blocks, P C).
+    """
+
+    def __init__(self, blocks: list[Any]):
+        super().__init__()
+        self.layers = nn.ModuleList(blocks)
+        self.system = JointSystem([block.mixer for block in blocks])
+
+    def kept(self, state: State) -> State:
+        """Return the blocks' states as the file keeps them."""
+        return {"x": torch.stack([reverse(x) for x in state.values()], dim=3)}
+
+    def forward(self, u: Tensor, before: State) -> tuple[Tensor, Sequence[Tensor]]:
+        """Run a step, u (B, P C); return the blocks' output and the states afterwards, flat."""
+        blocks: list[Any] = list(self.layers)
+        x, count, inputs = before["x"], len(blocks), []
+        scale, shift = (torch.cat(parts) for parts in zip(*(block.norm.constants() for block in blocks), strict=True))
+        gains, ahead = self.system.gain * scale, self.system.free(x) + self.system.gain * shift
+        for block, gain, free in zip(blocks, gains.chunk(count), ahead.chunk(count, dim=1), strict=True):
+            inputs.append(u)
+            u = behind(block, u, gain * u + free)
+        return u, self.system.after(x, torch.cat(inputs, dim=1) * scale + shift)
+
+
+class OneByOne(nn.Module):
+    """A step of blocks of any mixer. State: that of block i as "blocks.i. ..."."""
+
+    def __init__(self, blocks: list[Any]):
+        super().__init__()
+        self.layers = nn.ModuleList(blocks)
+
+    def kept(self, state: State) -> State:
+        """Return the blocks' states as the file keeps them."""
+        return {f"blocks.{name}": value for name, value in state.items()}
+
+    def forward(self, u: Tensor, before: State) -> tuple[Tensor, Sequence[Tensor]]:
+        """Run a step, u (B, P C); return the blocks' output and the states afterwards, flat."""
+        kept = []
+        blocks: list[Any] = list(self.layers)
+        for i, block in enumerate(blocks):
+            scale, shift = block.norm.constants()
+            rows, like = part(before, f"blocks.{i}"), block.initial_state(1)
+            state = {name: row.unflatten(1, like[name].shape[1:]) for name, row in rows.items()}
+            y, after = block.mixer((u * scale + shift).unsqueeze(1), state)
+            u = behind(block, u, y.squeeze(1))
+            kept += [value.flatten(1) for value in after.values()]
+        return u, kept
+
+
+def behind(block: Any, u: Tensor, y: Tensor) -> Tensor:
+    """Return what a block makes of its input u and of what its mixer says of it, y, each (B, P C)."""
+    y = block.apart(F.gelu(y))
+    # Two products in place of one that is then split: fewer operators.
+    value, gate = (
+        F.linear(y, *half) for half in zip(block.gate.weight.chunk(2), block.gate.bias.chunk(2), strict=True)
+    )
+    u = u + (value * gate.sigmoid()).flatten(1)
+    scale, shift = block.band_norm.constants()
+    return u + (block.across @ block.apart(F.gelu(u * scale + shift))).flatten(1)
 
 
 class SampleFrame(nn.Module):

@@ -1,6 +1,7 @@
 """Enhancement: the models obey the law, are as late as they say, and their spectra are spectra."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import scipy.signal
 import torch
 from safetensors.torch import load_file
 
+from audiossm.backbones.places import EveryPlace
+from audiossm.mixers import MinGRU
 from audiossm.tasks import EnhancementConfig, EnhancementModel, GenerationModel, load_model, save_model
 from audiossm.tasks.checkpoint import parameter_count, task_of
 from audiossm.tasks.spectrum import Analysis, Compression, Synthesis, erb_bands, rise_and_fall
@@ -28,6 +31,18 @@ def build(config):
 
 def test_law_on_the_spectrum():
     check_law(lambda: EnhancementModel(SPECTRUM), channels=1)
+
+
+@pytest.mark.parametrize("mixer", ["min-gru", "gru", "mamba2"])
+def test_law_of_the_same_mixer_in_all_bands(mixer):
+    check_law(lambda: EnhancementModel(replace(SPECTRUM, mixer=mixer, d_model=4)), channels=1, slower={}, examples=6)
+
+
+def test_places_do_not_meet():
+    module, u = EveryPlace(MinGRU(3), 4), torch.randn(2, 9, 12)
+    y, state = module(u)
+    alone, last = module.mixer(u[:, :, 3:6])
+    assert torch.allclose(y[:, :, 3:6], alone) and torch.allclose(state["h"][:, 1], last["h"])
 
 
 @pytest.mark.parametrize("rate", [RATE, 5000])

@@ -17,6 +17,9 @@ from audiossm.tasks.checkpoint import save_model
 CONFIGS = {
     "spectrum": EnhancementConfig(d_model=6, layers=2, d_state=4, bands=16),
     "of two frames": EnhancementConfig(window=0.016, d_model=6, layers=2, d_state=4, bands=16),
+    "min-gru": EnhancementConfig(d_model=6, layers=2, mixer="min-gru", bands=16),
+    "gru": EnhancementConfig(d_model=6, layers=2, mixer="gru", bands=16),
+    "mamba": EnhancementConfig(d_model=6, layers=1, mixer="mamba", d_state=4, bands=16),
     "waveform": EnhancementConfig(encoder="waveform", d_model=4, layers=1, pools=(4,), d_state=4),
 }
 

@@ -1,16 +1,16 @@
-"""GRU, LSTM and TCN are torch's layers with a state, alone and in a file."""
+"""GRU, LSTM and TCN are torch's layers with a state, MinGRU is a scan; alone and in a file."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from audiossm.backbones import Block, Stack
-from audiossm.mixers import GRU, LSTM, TCN
+from audiossm.mixers import GRU, LSTM, TCN, MinGRU
 
 from .law import check_law
 from .mixer_checks import check_file, check_gradients, relative
 
-MIXERS = (GRU, LSTM, TCN)
+MIXERS = (GRU, LSTM, TCN, MinGRU)
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
@@ -57,6 +57,27 @@ def test_gru_is_its_equations():
     torch.testing.assert_close(state["h"], (1 - z) * n + z * h)
 
 
+def test_min_gru_is_its_equations():
+    torch.manual_seed(0)
+    module, h, x = MinGRU(4).double(), torch.randn(1, 4).double(), torch.randn(1, 4).double()
+    step, v = module.select(x).chunk(2, dim=1)
+    y, state = module(x.unsqueeze(1), {"h": h})
+    z = step.sigmoid()
+    torch.testing.assert_close(state["h"], (1 - z) * h + z * v)
+    torch.testing.assert_close(y[:, 0], state["h"] + module.d * x)
+
+
+def test_min_gru_begins_with_the_memories_that_were_asked_for():
+    """As long as 1 / step: what is left of a state after so many steps of silence is 1 / e."""
+    module = MinGRU(64, dt_min=0.01, dt_max=0.1).double()
+    u, steps = torch.zeros(1, 2000, 64).double(), F.softplus(module.select.bias[:64])
+    _, first = module(u[:, :0])
+    _, state = module(u, {"h": first["h"] + 1})
+    assert 0.0099 < steps.min() < 0.02 and 0.05 < steps.max() < 0.101
+    silent = module.select.bias[64:]  # where it ends, whatever it was
+    torch.testing.assert_close(state["h"][0] - silent, (1 - silent) * torch.exp(-2000 * steps), atol=1e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize("taps, dilation", ((2, 1), (3, 4), (5, 3)))
 def test_a_tcn_layer_is_a_padded_convolution(taps, dilation):
     torch.manual_seed(0)
@@ -82,7 +103,7 @@ def test_a_tcn_hears_its_window_and_no_more():
 def test_file(mixer, length):
     torch.manual_seed(0)
     operators = check_file(mixer(7), 7, length)
-    if mixer is not TCN:
+    if mixer in (GRU, LSTM):
         assert operators.count(mixer.__name__) == 1 and len(operators) <= 12
 
 

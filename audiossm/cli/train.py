@@ -308,7 +308,7 @@ def generate(
     )
 
 
-@train.command()
+@train.command(epilog=MIXERS)
 def enhance(
     out: Annotated[Path, typer.Option(help="Run folder to make: model, checkpoint and TensorBoard logs.")],
     clean: Annotated[
@@ -358,6 +358,10 @@ def enhance(
     complex_weight: Annotated[float | None, typer.Option(help="Of the loss on compressed spectra (30).")] = None,
     sdr_weight: Annotated[float | None, typer.Option(help="Of the loss on waveforms, 10 dB of SI-SDR (0.5).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and mixing.")] = None,
+    mixer: Annotated[
+        str | None,
+        typer.Option(help="What mixes time, on the spectrum: s4d for each band, or another for all of them."),
+    ] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Channels of a group of bands (d_model).")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Blocks of the stack, or of each tier.")] = None,
     d_state: Annotated[int | None, typer.Option(min=2, help="Real state dimensions a channel (N).")] = None,
@@ -382,7 +386,7 @@ def enhance(
 
     if (clean is None) == (pairs is None) or (clean is None) == bool(noise):
         raise typer.BadParameter("give --clean DIR and --noise DIR, or --pairs DIR")
-    sizes = {"rate": rate, "d_model": width, "layers": layers, "d_state": d_state, "dropout": dropout}
+    sizes = {"rate": rate, "d_model": width, "layers": layers, "d_state": d_state, "dropout": dropout, "mixer": mixer}
     settings = {
         **lasting(epochs, minutes),
         "batch": batch,

@@ -12,6 +12,7 @@ from audiossm.mixers.lstm import LSTM
 from audiossm.mixers.mamba import Mamba
 from audiossm.mixers.mamba2 import Mamba2
 from audiossm.mixers.mamba3 import Mamba3
+from audiossm.mixers.min_gru import MinGRU
 from audiossm.mixers.s4 import S4
 from audiossm.mixers.s4d import S4D
 from audiossm.mixers.s5 import S5
@@ -33,6 +34,7 @@ __all__ = [
     "Mamba",
     "Mamba2",
     "Mamba3",
+    "MinGRU",
     "Mixer",
     "State",
 ]

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from audiossm.backbones import ChannelNorm, Stack
 from audiossm.backbones.bands import BandBlock
+from audiossm.backbones.places import EveryPlace
 from audiossm.backbones.sashimi import SaShiMi
 from audiossm.mixers import S4D
 from audiossm.mixers.base import Mixer, State, part, whole
+from audiossm.mixers.catalog import build_mixer, find_mixer
 from audiossm.tasks.spectrum import Analysis, Compression, Synthesis, erb_bands
 
 LONGEST = 0.020  # seconds of algorithmic latency that a call bears
@@ -36,7 +38,9 @@ class EnhancementConfig:
         fold: bands side by side that share channels.
         d_model: channels of each group of bands; width at the sample rate of a waveform's encoder.
         layers: blocks; of each tier of a waveform's encoder.
-        d_state: N of a channel.
+        mixer: over time, a name of `audiossm.mixers.catalog`. S4D has a system for each channel of each group of bands,
+            any other mixer is the same in all groups. A waveform's encoder has S4D.
+        d_state: N of a channel, where the mixer has such.
         pools: samples that become one at each pool of a waveform's encoder.
         dropout: share of channels left out in training.
     """
@@ -49,6 +53,7 @@ class EnhancementConfig:
     fold: int = 4
     d_model: int = 48
     layers: int = 6
+    mixer: str = "s4d"
     d_state: int = 8
     pools: tuple[int, ...] = (4, 4, 4)
     dropout: float = 0.0
@@ -57,6 +62,8 @@ class EnhancementConfig:
         """Raise ValueError for what cannot be built."""
         if self.encoder not in ("spectrum", "waveform"):
             raise ValueError(f"encoder must be 'spectrum' or 'waveform', not {self.encoder!r}")
+        if find_mixer(self.mixer) is not S4D and self.encoder == "waveform":
+            raise ValueError(f"a waveform's encoder has S4D in all layers, not {self.mixer}")
         if not 4000 <= self.rate <= 192000:
             raise ValueError(f"rate, the native one, must be from 4000 to 192000 Hz, not {self.rate}")
         if not 0.001 <= self.frame <= LONGEST / 2:
@@ -129,11 +136,9 @@ class SpectralMask(Mixer):
         self.widen = nn.Linear(FEATURES * config.fold, channels)
         self.place = nn.Parameter(0.02 * torch.randn(places, channels))
 
-        def block() -> BandBlock:
-            mixer = S4D(places * channels, config.d_state, dt_min=STEPS[0], dt_max=STEPS[1])
-            return BandBlock(mixer, places, channels, config.dropout)
-
-        self.blocks = Stack(block() for _ in range(config.layers))
+        self.blocks = Stack(
+            BandBlock(over_time(config), places, channels, config.dropout) for _ in range(config.layers)
+        )
         self.head = nn.Linear(channels, 2 * config.fold)
         self.head_place = nn.Parameter(torch.zeros(places, 2 * config.fold))
         with torch.no_grad():  # at first the audio passes
@@ -167,6 +172,15 @@ class SpectralMask(Mixer):
         """Return the product of complex numbers (B, K, 2, F)."""
         (re, im), (gain_re, gain_im) = spectra.unbind(2), mask.unbind(2)
         return torch.stack((re * gain_re - im * gain_im, re * gain_im + im * gain_re), dim=2)
+
+
+def over_time(config: EnhancementConfig) -> Mixer:
+    """Return what mixes frames: (B, K, P C) to (B, K, P C)."""
+    places, channels = config.bands // config.fold, config.d_model
+    sizes = {"d_state": config.d_state, "dt_min": STEPS[0], "dt_max": STEPS[1]}
+    if find_mixer(config.mixer) is S4D:
+        return S4D(places * channels, **sizes)
+    return EveryPlace(build_mixer(config.mixer, channels, **sizes), places)
 
 
 class WaveformNetwork(Mixer):

@@ -1,0 +1,54 @@
+"""The minimal GRU: one selective state a channel, whose gate and input depend on the input alone (Feng et al. 2024).
+
+    δ, v = W u + b                             as many steps and inputs as channels
+    h_t = (1 - z_t) h_{t-1} + z_t v_t          z = sigmoid(δ)                     (arXiv 2410.01201, section 3.1)
+    y = h + D u
+
+It is Mamba's system with N = 1, A = -1 and B = C = 1, discretised by a hold whose step is softplus(δ), since
+exp(-softplus(δ)) = 1 - sigmoid(δ) (Gu and Dao 2023, arXiv 2312.00752, theorem 1). The candidate v is used as it is; the
+gate of the layer around it is its nonlinearity.
+
+Glossary: B batch, L length, H channels.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from audiossm.kernels import linear_scan
+from audiossm.mixers.base import Mixer, State
+from audiossm.mixers.mamba import step_bias
+
+
+class MinGRU(Mixer):
+    """A GRU without what hinders it to be trained in parallel.
+
+    Args:
+        d_model: H, channels.
+        dt_min, dt_max: range of the steps at the start, in steps of the input: log-uniform over the channels, which
+            forget within 1 / step.
+    """
+
+    when = (
+        "where a frame must cost little and what is worth keeping depends on what is heard: noise that comes and goes"
+    )
+
+    def __init__(self, d_model: int, dt_min: float = 0.001, dt_max: float = 0.5):
+        super().__init__()
+        if d_model < 1:
+            raise ValueError(f"d_model is a number of channels, at least 1, not {d_model}")
+        self.select = nn.Linear(d_model, 2 * d_model)
+        self.d = nn.Parameter(torch.ones(d_model))
+        with torch.no_grad():
+            self.select.bias[:d_model] = step_bias(d_model, dt_min, dt_max)
+
+    def initial_state(self, batch: int) -> State:
+        """Return {"h": (batch, H)}, zeros."""
+        return {"h": self.d.new_zeros(batch, len(self.d))}
+
+    def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
+        """Map u (B, L, H) to y (B, L, H)."""
+        self.refuse_rate(rate)
+        state = state or self.initial_state(u.shape[0])
+        step, v = self.select(u).mT.chunk(2, dim=1)  # (B, H, L)
+        h, last = linear_scan(torch.sigmoid(-step), torch.sigmoid(step) * v, state["h"])
+        return h.mT + self.d * u, {"h": last}
