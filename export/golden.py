@@ -1,7 +1,7 @@
 """Golden vectors: what a model's files answer to a known input, for those who embed them in another language.
 
-models/FORMAT.md says what is in them. Everything begins from zeros, as a stream does: the first frames or steps make the
-state that the later ones are heard from.
+models/FORMAT.md says what is in them. Everything begins from zeros, as a stream does: the first frames or steps make
+the state that the later ones are heard from.
 """
 
 import json
@@ -73,7 +73,7 @@ def speech(samples: int, rate: int) -> np.ndarray:
 
 
 def sampled(state: np.ndarray) -> dict[str, Any]:
-    """Return every n-th float of a state (S,). n is odd: the sizes of channels and modes, even ones, do not hide any."""
+    """Return every n-th float of a state (S,). n is odd: it passes over no channel where their number is even."""
     stride = len(state) // KEPT | 1
     return {"stride": stride, "values": numbers(state[::stride])}
 
