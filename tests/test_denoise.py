@@ -222,7 +222,7 @@ def test_files_that_cannot_be(tmp_path, changes, words):
 
 
 def test_the_wrong_task_is_told(file):
-    with pytest.raises(ValueError, match="`audiossm denoise` runs it"):
+    with pytest.raises(ValueError, match=r"not for keywords: try `audiossm denoise .* in\.wav out\.wav`"):
         load_keywords(file)
 
 

@@ -71,8 +71,9 @@ def test_what_the_file_says(made, run):
 
 @pytest.mark.parametrize("made", ["spectrum"], indirect=True)
 def test_the_command(made, run, tmp_path):
-    code, out, err = run("export", made.folder, "--out", tmp_path / "x.onnx", "--json")
+    code, out, err = run("export", made.folder, "--out", tmp_path / "x.onnx", "--golden", tmp_path / "g.json", "--json")
     assert (code, err) == (0, "") and json.loads(out)["error"] < 1e-4
+    assert np.shape(json.loads((tmp_path / "g.json").read_text())["audio_out"])[1] == made.model.frame
     code, _, err = run("export", made.folder, "--out", tmp_path / "y.onnx", "--rate", 8000)
     assert code == 2 and "leave out --rate" in err
     soundfile.write(tmp_path / "in.wav", 0.1 * np.random.default_rng(0).standard_normal((3000, 2)), 44100)

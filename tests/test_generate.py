@@ -65,7 +65,8 @@ def folder(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gen")
     save_model(folder, model, TRAINING)
     with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(io.StringIO()) as said:
-        main(["export", str(folder), "--out", str(folder / "gen.onnx"), "--data-terms", "CC0"])
+        golden = ["--golden", str(folder / "golden.json")]
+        main(["export", str(folder), "--out", str(folder / "gen.onnx"), "--data-terms", "CC0", *golden])
     assert left.value.code == 0 and f"try: audiossm generate {folder / 'gen.onnx'} out.wav" in said.getvalue()
     return folder
 
@@ -84,7 +85,8 @@ def relative(got, want):
 
 def test_files_and_metadata(folder, generator):
     assert sorted(path.name for path in folder.glob("*.onnx")) == ["gen.onnx", "gen.tier1.onnx", "gen.tier2.onnx"]
-    facts = generator.facts
+    golden, facts = json.loads((folder / "golden.json").read_text()), generator.facts
+    assert golden["class"] == 1 and golden["steps"] == [0, 1, 2, 3, 5, 6, 7, 65] and len(golden["codes"]) == 66
     assert (facts.rate, facts.classes, facts.periods) == (RATE, ("no", "yes"), (1, 2, 6))
     assert facts.level == Level(-60, -20, -3, 1.0) and facts.data_terms == "CC0" and facts.training == {"note": "none"}
     for k, data in enumerate(generator.files):
@@ -418,14 +420,14 @@ def test_bad_input_is_one_line(folder, run, tmp_path, arguments, code, message):
 def test_bad_files_are_one_line(folder, run, tmp_path):
     for model, out, message in (
         (tmp_path / "none.onnx", "a.wav", "there is no file"),
-        ("keywords", "a.wav", "it is a model for keywords, not for generation: `audiossm listen` hears with it"),
+        ("keywords", "a.wav", "it is a model for keywords, not for generation: try `audiossm listen keywords`"),
         (folder / "gen.onnx", "a.xyz", "does not end in a sound file's format"),
         (folder / "gen.onnx", "no/a.wav", "no folder"),
     ):
         code, _, err = run("generate", model, tmp_path / out, "--class", "no")
         assert (code, len(err.splitlines())) == (1, 1) and message in err
     code, _, err = run("listen", folder / "gen.onnx")
-    assert code == 1 and "`audiossm generate` runs it" in err
+    assert code == 1 and f"not for keywords: try `audiossm generate {folder / 'gen.onnx'} out.wav`" in err
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
     with pytest.raises(ValueError, match="holds no audio"):
         read_prompt(tmp_path / "empty.wav", RATE, 100, print)

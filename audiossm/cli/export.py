@@ -37,26 +37,22 @@ def export(
     Example: audiossm export runs/kw --out kw.onnx
     """
     from audiossm.export import export_enhancement, export_generation, export_keywords, write_golden
+    from audiossm.streaming.metadata import COMMANDS
     from audiossm.tasks.checkpoint import task_of
 
     task = task_of(run)
-    if task != "keywords" and (rate is not None or golden is not None):
-        raise typer.BadParameter(f"{run} is a model for {task}: leave out --rate and --golden, which are for keywords")
+    if task != "keywords" and rate is not None:
+        raise typer.BadParameter(f"{run} is a model for {task}: leave out --rate, which is for keywords")
     if task == "keywords":
         done = export_keywords(run, out, rate, data_terms)
     else:
         done = (export_generation if task == "generation" else export_enhancement)(run, out, data_terms)
     if golden is not None:
         write_golden(out, golden)
-    attempts = {
-        "keywords": "listen {}",
-        "generation": "generate {} out.wav",
-        "enhancement": "denoise {} in.wav out.wav",
-    }
     if as_json:
         typer.echo(json.dumps(asdict(done) | {"path": str(done.path)}))
     else:
         typer.echo(
             f"{done.path}: {done.bytes / 1e6:.1f} MB, {done.nodes} nodes, equal to the module to {done.error:.0e}; "
-            f"try: audiossm {attempts[task].format(out)}"
+            f"try: {COMMANDS[task].format(out)}"
         )

@@ -2,6 +2,7 @@
 
 import json
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +12,31 @@ from audiossm.streaming.constants import metadata_text
 from audiossm.streaming.metadata import KEY
 
 
-def released_models() -> list[str]:
-    """Names of the models that came with the package."""
-    return sorted(
-        entry.name for entry in resources.files("audiossm.models").iterdir() if (entry / "model.onnx").is_file()
-    )
+def shelf() -> Traversable:
+    """Where the models are that came with the package, a folder each."""
+    return resources.files("audiossm.models")
 
 
-def read_file(name: str, file: str = "model.onnx") -> bytes:
-    """Return the bytes of a model: of the file at a path, or of a released model of that name."""
+def released_models(task: str | None = None) -> list[str]:
+    """Names of the models that came with the package; of those for a task, where one is given."""
+    names = sorted(entry.name for entry in shelf().iterdir() if (entry / "model.onnx").is_file())
+    return [name for name in names if task is None or task_of(name) == task]
+
+
+def read_file(name: str, file: str = "model.onnx", task: str | None = None) -> bytes:
+    """Return the bytes of a model: of the file at a path, or of a released model of that name.
+
+    file: which of a released model's files. task: whose released models a FileNotFoundError names; None: of all.
+    """
     path = Path(name)
     if path.is_file():
         return path.read_bytes()
-    released = released_models()
-    if name in released:
-        return (resources.files("audiossm.models") / name / file).read_bytes()
-    known = ", ".join(released) or "none in this installation"
+    if name in released_models():
+        return (shelf() / name / file).read_bytes()
+    known = ", ".join(released_models(task)) or "none in this installation"
+    kind = f"released models for {task}" if task else "released models"
     problem = f"{name} is a folder" if path.is_dir() else f"there is no file {name}"
-    raise FileNotFoundError(f"{problem}, and no released model has that name (released models: {known})")
+    raise FileNotFoundError(f"{problem}, and no released model has that name ({kind}: {known})")
 
 
 def task_of(name: str) -> str:

@@ -14,10 +14,10 @@ import numpy as np
 
 KEY = "audiossm"
 FORMAT = 2
-TASKS = {
-    "keywords": "`audiossm listen` hears with it",
-    "generation": "`audiossm generate` runs it",
-    "enhancement": "`audiossm denoise` runs it",
+COMMANDS = {  # what runs a model, by its task
+    "keywords": "audiossm listen {}",
+    "generation": "audiossm generate {} out.wav",
+    "enhancement": "audiossm denoise {} in.wav out.wav",
 }
 
 
@@ -104,9 +104,9 @@ class Metadata:
         return facts | {"latency_ms": 1000 * self.latency / self.rate, "state_bytes": 4 * self.state_size}
 
     @classmethod
-    def parse(cls, text: str) -> "Metadata":
+    def parse(cls, text: str, name: str = "MODEL") -> "Metadata":
         """Read the JSON text. A ValueError says in one line what this runtime cannot use."""
-        raw = header(text, "keywords")
+        raw = header(text, "keywords", name)
         with unlacking():
             read = _typed(raw)
         read._check()
@@ -128,8 +128,11 @@ class Metadata:
             raise ValueError(f"its metadata holds values that format {FORMAT} does not allow: {names}")
 
 
-def header(text: str, task: str) -> dict[str, Any]:
-    """Read the JSON text of a model for a task. A ValueError says in one line what this runtime cannot use."""
+def header(text: str, task: str, name: str) -> dict[str, Any]:
+    """Read the JSON text of a model for a task. A ValueError says in one line what this runtime cannot use.
+
+    name: what the model was asked for by, for the command that does run it.
+    """
     try:
         raw = json.loads(text)
     except ValueError as error:
@@ -145,10 +148,11 @@ def header(text: str, task: str) -> dict[str, Any]:
         raise ValueError(
             f"it is written in format {raw['format']}, which this audiossm no longer reads; export it again"
         )
-    if raw.get("task") not in TASKS:
-        raise ValueError(f"its task {raw.get('task')!r} is unknown here (known: {', '.join(TASKS)})")
+    if raw.get("task") not in COMMANDS:
+        raise ValueError(f"its task {raw.get('task')!r} is unknown here (known: {', '.join(COMMANDS)})")
     if raw["task"] != task:
-        raise ValueError(f"it is a model for {raw['task']}, not for {task}: {TASKS[raw['task']]}")
+        command = COMMANDS[raw["task"]].format(name)
+        raise ValueError(f"it is a model for {raw['task']}, not for {task}: try `{command}`")
     return raw
 
 

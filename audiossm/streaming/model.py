@@ -52,10 +52,10 @@ class Model:
 def load_keywords(path_or_name: str | Path) -> Model:
     """Load a keyword model from a path, or a released one by its name."""
     name = str(path_or_name)
-    data = read_file(name)
+    data = read_file(name, task="keywords")
     session, text = open_file(name, data)
     try:
-        metadata = Metadata.parse(text)
+        metadata = Metadata.parse(text, name)
         _check_graph(session, constant_names(data), metadata)
     except ValueError as error:
         raise ValueError(f"cannot use {name}: {error}") from None

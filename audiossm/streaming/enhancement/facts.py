@@ -43,9 +43,9 @@ class EnhancementFacts:
         return asdict(self) | {"state": state, "latency_ms": latency, "state_bytes": 4 * self.state_size}
 
     @classmethod
-    def parse(cls, text: str) -> "EnhancementFacts":
+    def parse(cls, text: str, name: str = "MODEL") -> "EnhancementFacts":
         """Read the JSON text. A ValueError says in one line what this runtime cannot use."""
-        raw = header(text, "enhancement")
+        raw = header(text, "enhancement", name)
         with unlacking():
             facts = cls(
                 format=raw["format"],

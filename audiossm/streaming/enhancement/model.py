@@ -26,9 +26,9 @@ class Enhancer:
 def load_enhancer(path_or_name: str | Path) -> Enhancer:
     """Load an enhancement model from a path, or a released one by its name."""
     name = str(path_or_name)
-    session, text = open_file(name, read_file(name))
+    session, text = open_file(name, read_file(name, task="enhancement"))
     try:
-        facts = EnhancementFacts.parse(text)
+        facts = EnhancementFacts.parse(text, name)
         _check_graph(session, facts)
     except ValueError as error:
         raise ValueError(f"cannot use {name}: {error}") from None

@@ -76,9 +76,9 @@ class GenerationFacts:
         }
 
     @classmethod
-    def parse(cls, text: str) -> "GenerationFacts":
+    def parse(cls, text: str, name: str = "MODEL") -> "GenerationFacts":
         """Read the JSON text. A ValueError says in one line what this runtime cannot use."""
-        raw = header(text, "generation")
+        raw = header(text, "generation", name)
         with unlacking():
             low, median, high = map(float, raw["level"]["rms_db"])
             facts = cls(

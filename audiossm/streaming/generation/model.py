@@ -85,10 +85,10 @@ def numba_is_there() -> bool:
 def load_generator(path_or_name: str | Path) -> Generator:
     """Load a generation model from a path, or a released one by its name."""
     name = str(path_or_name)
-    data = read_file(name)
+    data = read_file(name, task="generation")
     _, text = open_file(name, data)
     try:
-        facts = GenerationFacts.parse(text)
+        facts = GenerationFacts.parse(text, name)
     except ValueError as error:
         raise ValueError(f"cannot use {name}: {error}") from None
     return assemble(name, facts, data, lambda file: read_beside(name, file))
