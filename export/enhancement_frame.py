@@ -59,18 +59,18 @@ class SpectralFrame(nn.Module):
         return start + before["tail"], torch.cat((kept, *after, end), dim=1)
 
     def widened(self, spectrum: Tensor) -> Tensor:
-        """Return what the blocks hear, (B, P C)."""
+        """Return what the blocks hear, (B, P, C)."""
         network = self.network
         scale, shift = network.norm.constants()
         features = (self.compression(spectrum) @ network.gather).flatten(1) * scale + shift
         grouped = features.unflatten(-1, (3, network.places, -1)).transpose(1, 2).flatten(2)  # (B, P, 3 fold)
-        return (network.widen(grouped) + network.place).flatten(1)
+        return network.widen(grouped) + network.place
 
     def gains(self, u: Tensor) -> Tensor:
         """Return the complex gain of each frequency, (B, 2, F)."""
         network = self.network
-        gains = network.head(u.unflatten(-1, (network.places, -1))) + network.head_place  # (B, P, 2 fold)
-        return gains.unflatten(-1, (2, -1)).transpose(1, 2).flatten(2).tanh() @ network.spread
+        gains = network.head(u) + network.head_place  # (B, P, 2 fold)
+        return network.bounded(gains.unflatten(-1, (2, -1)).transpose(1, 2).flatten(2)) @ network.spread
 
     def masked(self, spectrum: Tensor, gains: Tensor) -> Tensor:
         """Return the product of complex numbers (B, 2, F)."""
@@ -93,19 +93,19 @@ class OneSystem(nn.Module):
         return {"x": torch.stack([reverse(x) for x in state.values()], dim=3)}
 
     def forward(self, u: Tensor, before: State) -> tuple[Tensor, Sequence[Tensor]]:
-        """Run a step, u (B, P C); return the blocks' output and the states afterwards, flat."""
+        """Run a step, u (B, P, C); return the blocks' output and the states afterwards, flat."""
         blocks: list[Any] = list(self.layers)
         x, count, inputs = before["x"], len(blocks), []
         scale, shift = (torch.cat(parts) for parts in zip(*(block.norm.constants() for block in blocks), strict=True))
         gains, ahead = self.system.gain * scale, self.system.free(x) + self.system.gain * shift
         for block, gain, free in zip(blocks, gains.chunk(count), ahead.chunk(count, dim=1), strict=True):
-            inputs.append(u)
-            u = behind(block, u, gain * u + free)
+            inputs.append(u.flatten(1))
+            u = behind(block, u, block.apart(gain) * u + block.apart(free))
         return u, self.system.after(x, torch.cat(inputs, dim=1) * scale + shift)
 
 
 class OneByOne(nn.Module):
-    """A step of blocks of any mixer. State: that of block i as "blocks.i. ..."."""
+    """A step of blocks with the same mixer at all places. State: that of block i as "blocks.i. ..."."""
 
     def __init__(self, blocks: list[Any]):
         super().__init__()
@@ -116,29 +116,29 @@ class OneByOne(nn.Module):
         return {f"blocks.{name}": value for name, value in state.items()}
 
     def forward(self, u: Tensor, before: State) -> tuple[Tensor, Sequence[Tensor]]:
-        """Run a step, u (B, P C); return the blocks' output and the states afterwards, flat."""
+        """Run a step, u (B, P, C); return the blocks' output and the states afterwards, flat."""
         kept = []
         blocks: list[Any] = list(self.layers)
         for i, block in enumerate(blocks):
-            scale, shift = block.norm.constants()
+            scale, shift = (block.apart(constant) for constant in block.norm.constants())
             rows, like = part(before, f"blocks.{i}"), block.initial_state(1)
             state = {name: row.unflatten(1, like[name].shape[1:]) for name, row in rows.items()}
-            y, after = block.mixer((u * scale + shift).unsqueeze(1), state)
-            u = behind(block, u, y.squeeze(1))
+            y, after = block.mixer.step(u * scale + shift, state)
+            u = behind(block, u, y)
             kept += [value.flatten(1) for value in after.values()]
         return u, kept
 
 
 def behind(block: Any, u: Tensor, y: Tensor) -> Tensor:
-    """Return what a block makes of its input u and of what its mixer says of it, y, each (B, P C)."""
-    y = block.apart(F.gelu(y))
+    """Return what a block makes of its input u and of what its mixer says of it, y, each (B, P, C)."""
+    y = F.gelu(y)
     # Two products in place of one that is then split: fewer operators.
     value, gate = (
         F.linear(y, *half) for half in zip(block.gate.weight.chunk(2), block.gate.bias.chunk(2), strict=True)
     )
-    u = u + (value * gate.sigmoid()).flatten(1)
-    scale, shift = block.band_norm.constants()
-    return u + (block.across @ block.apart(F.gelu(u * scale + shift))).flatten(1)
+    u = u + value * gate.sigmoid()
+    scale, shift = (block.apart(constant) for constant in block.band_norm.constants())
+    return u + block.across @ F.gelu(u * scale + shift)
 
 
 class SampleFrame(nn.Module):

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiossm.kernels.dispatch import exporting, on_gpu
-
-FEW = 4  # steps that a graph may write one after another
+from audiossm.kernels.dispatch import on_gpu
 
 
 def linear_scan_reference(a: Tensor, b: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -39,9 +37,6 @@ def linear_scan(a: Tensor, b: Tensor, state: Tensor | None = None) -> tuple[Tens
 
     Returns:
         h, of b's shape and dtype, and the state to hand on, of the state's shape, in float32 (float64 where b is).
-
-    Raises:
-        ValueError: shapes do not fit, or a graph to export has more than 4 steps.
     """
     if a.shape != b.shape or b.ndim not in (3, 4) or (b.ndim == 4 and b.shape[2] != 2):
         raise ValueError(f"a and b are to be (B, C, L) or (B, C, 2, L), not {tuple(a.shape)} and {tuple(b.shape)}")
@@ -50,10 +45,6 @@ def linear_scan(a: Tensor, b: Tensor, state: Tensor | None = None) -> tuple[Tens
         raise ValueError(f"the state of {tuple(b.shape)} is to be {tuple(b.shape[:-1])}, not {tuple(first.shape)}")
     if b.numel() == 0:
         return b, first
-    if exporting():
-        if b.shape[-1] > FEW:
-            raise ValueError(f"a graph holds at most {FEW} steps of a scan, not {b.shape[-1]}: pool the input first")
-        return linear_scan_reference(a, b, first)
     if on_gpu(b):
         from audiossm.kernels.gpu.linear_scan import linear_scan as on_the_gpu
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from audiossm.backbones.places import EveryPlace
-from audiossm.mixers import MinGRU
+from audiossm.mixers import GRU, MinGRU
 from audiossm.tasks import EnhancementConfig, EnhancementModel, GenerationModel, load_model, save_model
 from audiossm.tasks.checkpoint import parameter_count, task_of
 from audiossm.tasks.spectrum import Analysis, Compression, Synthesis, erb_bands, rise_and_fall
@@ -139,6 +139,29 @@ def test_silence_stays_silence_and_gains_are_bounded():
         model.network.head.weight.mul_(1e4)
         mask, _ = model.network.mask(torch.randn(2, 9, 2, model.network.spread.shape[1]))
     assert mask.abs().max() <= 1 + 1e-6
+
+
+@ENCODERS
+def test_a_share_of_the_input_stays(config):
+    """In eval mode: of a model that takes all away, a twentieth."""
+    model, u = build(replace(config, floor=0.05)), torch.randn(1, 400, 1)
+    with torch.no_grad():
+        for parameter in model.network.head.parameters():
+            parameter.zero_()
+    y, _ = model(u)
+    late = u[:, : y.shape[1] - model.delay]
+    assert torch.allclose(y[:, model.delay :], 0.05 * late, atol=1e-6)
+    assert not model.train()(u)[0].any()
+
+
+@pytest.mark.parametrize("mixer", [MinGRU(3), GRU(3)], ids=["min-gru", "gru"])
+def test_a_frame_of_all_places(mixer):
+    """As a file computes it: the step of the parallel form."""
+    module, u = EveryPlace(mixer, 4), torch.randn(2, 5, 12)
+    y, state = module(u)
+    before = module(u[:, :4])[1]
+    last, after = module.step(u[:, 4].unflatten(1, (4, 3)), before)
+    assert torch.allclose(last.flatten(1), y[:, 4], atol=1e-6) and torch.allclose(after["h"], state["h"], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["small", "base"])

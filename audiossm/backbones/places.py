@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from audiossm.mixers.base import Mixer, State
+from audiossm.mixers.min_gru import MinGRU
 
 
 class EveryPlace(Mixer):
@@ -30,9 +31,20 @@ class EveryPlace(Mixer):
         """Map u (B, L, P C) to (B, L, P C)."""
         self.refuse_rate(rate)
         rows = u.unflatten(2, (self.places, -1)).transpose(1, 2).flatten(0, 1)  # (B P, L, C)
-        apart = None if state is None else {name: value.flatten(0, 1) for name, value in state.items()}
-        y, after = self.mixer(rows, apart)
+        y, after = self.mixer(rows, self.apart(state))
         return y.unflatten(0, (-1, self.places)).transpose(1, 2).flatten(2), self.together(after)
+
+    def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map one frame (B, P, C) to (B, P, C), as a file does: nothing is turned in memory."""
+        if isinstance(self.mixer, MinGRU):
+            y, h = self.mixer.step(u, state["h"])
+            return y, {"h": h}
+        y, after = self.mixer(u.flatten(0, 1).unsqueeze(1), self.apart(state))
+        return y.unflatten(0, (-1, self.places)).squeeze(2), self.together(after)
+
+    def apart(self, state: State | None) -> State | None:
+        """Return a state of B rows as one of B P."""
+        return None if state is None else {name: value.flatten(0, 1) for name, value in state.items()}
 
     def together(self, state: State) -> State:
         """Return a state of B P rows as one of B."""

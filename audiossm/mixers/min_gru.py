@@ -15,8 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from audiossm.kernels import linear_scan
+from audiossm.kernels.dispatch import exporting
 from audiossm.mixers.base import Mixer, State
 from audiossm.mixers.mamba import step_bias
+
+FEW = 4  # steps that a graph may write one after another
 
 
 class MinGRU(Mixer):
@@ -49,6 +52,24 @@ class MinGRU(Mixer):
         """Map u (B, L, H) to y (B, L, H)."""
         self.refuse_rate(rate)
         state = state or self.initial_state(u.shape[0])
+        if exporting():
+            return self.few_steps(u, state["h"])
         step, v = self.select(u).mT.chunk(2, dim=1)  # (B, H, L)
         h, last = linear_scan(torch.sigmoid(-step), torch.sigmoid(step) * v, state["h"])
         return h.mT + self.d * u, {"h": last}
+
+    def few_steps(self, u: Tensor, h: Tensor) -> tuple[Tensor, State]:
+        """Write the scan for a graph, step by step; raise ValueError for more than FEW steps."""
+        if u.shape[1] > FEW:
+            raise ValueError(f"a graph holds at most {FEW} steps of MinGRU, not {u.shape[1]}: pool the input first")
+        out = []
+        for x in u.unbind(1):
+            y, h = self.step(x, h)
+            out.append(y)
+        return torch.stack(out, dim=1) if out else u, {"h": h}
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output and the state of one step, each (..., H), of x and of the state before it."""
+        step, v = self.select(x).chunk(2, dim=-1)
+        h = h + step.sigmoid() * (v - h)
+        return h + self.d * x, h
