@@ -189,10 +189,10 @@ class SpectralMask(Mixer):
 def over_time(config: EnhancementConfig) -> Mixer:
     """Return what mixes frames: (B, K, P C) to (B, K, P C)."""
     places, channels = config.bands // config.fold, config.d_model
-    sizes = {"d_state": config.d_state, "dt_min": STEPS[0], "dt_max": STEPS[1]}
-    if find_mixer(config.mixer) is S4D:
-        return S4D(places * channels, **sizes)
-    return EveryPlace(build_mixer(config.mixer, channels, **sizes), places)
+    alike = find_mixer(config.mixer) is not S4D
+    width = channels if alike else places * channels
+    mixer = build_mixer(config.mixer, width, d_state=config.d_state, dt_min=STEPS[0], dt_max=STEPS[1])
+    return EveryPlace(mixer, places) if alike else mixer
 
 
 class WaveformNetwork(Mixer):

@@ -5,6 +5,6 @@ from audiossm.training.options import EnhanceOptions
 from audiossm.training.recipes import Recipe
 
 recipe = Recipe(
-    EnhancementConfig(d_model=64, layers=8, d_state=8),
-    EnhanceOptions(epochs=400, batch=32, lr=0.002),
+    EnhancementConfig(d_model=80, layers=8, mixer="min-gru"),
+    EnhanceOptions(epochs=400, batch=32, lr=0.003),
 )

@@ -5,6 +5,6 @@ from audiossm.training.options import EnhanceOptions
 from audiossm.training.recipes import Recipe
 
 recipe = Recipe(
-    EnhancementConfig(d_model=24, layers=4, d_state=4),
-    EnhanceOptions(epochs=400, batch=32, lr=0.004),
+    EnhancementConfig(d_model=36, layers=4, mixer="min-gru"),
+    EnhanceOptions(epochs=400, batch=32, lr=0.006),
 )
