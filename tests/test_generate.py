@@ -312,7 +312,7 @@ def test_the_share_of_runaways(generator):
     assert found["n"] == 3 and 0 <= found["share"] <= 1 and len(found["ci95"]) == 2
     narrow = replace(generator, facts=replace(generator.facts, level=Level(-60, -50, -40, 1.0)))
     assert measure_runaway(narrow, 3, seconds=4)["times"] == [3.0, 3.0, 3.0]
-    assert wilson(0.5, 10) == [0.2366, 0.7634]
+    assert wilson(0.5, 10) == [0.2366, 0.7634] and str(wilson(0.0, 10)) == "[0.0, 0.2775]"
 
 
 # audiossm generate

@@ -112,4 +112,4 @@ def measure_runaway(
 def wilson(share: float, count: int, z: float = 1.96) -> list[float]:
     """Return Wilson's 95 % interval of a share."""
     middle, spread = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / 2 / count) ** 2)
-    return [round((middle + sign * spread) / (1 + z * z / count), 4) for sign in (-1, 1)]
+    return [abs(round((middle + sign * spread) / (1 + z * z / count), 4)) for sign in (-1, 1)]  # never -0.0
