@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiossm.backbones.places import EveryPlace
 from audiossm.export.packing import Packing, reverse
 from audiossm.export.stack import JointSystem
-from audiossm.mixers import S4D
+from audiossm.mixers import S4D, MinGRU
 from audiossm.mixers.base import Mixer, State, part
 from audiossm.tasks.enhancement import EnhancementModel, SpectralMask
 
@@ -123,10 +124,19 @@ class OneByOne(nn.Module):
             scale, shift = (block.apart(constant) for constant in block.norm.constants())
             rows, like = part(before, f"blocks.{i}"), block.initial_state(1)
             state = {name: row.unflatten(1, like[name].shape[1:]) for name, row in rows.items()}
-            y, after = block.mixer.step(u * scale + shift, state)
+            y, after = all_places(block.mixer, u * scale + shift, state)
             u = behind(block, u, y)
             kept += [value.flatten(1) for value in after.values()]
         return u, kept
+
+
+def all_places(mixer: EveryPlace, u: Tensor, state: State) -> tuple[Tensor, State]:
+    """Return what the mixer of all places makes of a frame u (B, P, C), and its state; nothing is turned in memory."""
+    if isinstance(mixer.mixer, MinGRU):  # is elementwise but for its linear layer: places need not become rows
+        y, h = mixer.mixer.step(u, state["h"])
+        return y, {"h": h}
+    y, after = mixer.mixer(u.flatten(0, 1).unsqueeze(1), mixer.apart(state))
+    return y.unflatten(0, (-1, mixer.places)).squeeze(2), mixer.together(after)
 
 
 def behind(block: Any, u: Tensor, y: Tensor) -> Tensor:

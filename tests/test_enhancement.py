@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from audiossm.backbones.places import EveryPlace
+from audiossm.export.enhancement_frame import all_places
 from audiossm.mixers import GRU, MinGRU
 from audiossm.tasks import EnhancementConfig, EnhancementModel, GenerationModel, load_model, save_model
 from audiossm.tasks.checkpoint import parameter_count, task_of
@@ -160,7 +161,7 @@ def test_a_frame_of_all_places(mixer):
     module, u = EveryPlace(mixer, 4), torch.randn(2, 5, 12)
     y, state = module(u)
     before = module(u[:, :4])[1]
-    last, after = module.step(u[:, 4].unflatten(1, (4, 3)), before)
+    last, after = all_places(module, u[:, 4].unflatten(1, (4, 3)), before)
     assert torch.allclose(last.flatten(1), y[:, 4], atol=1e-6) and torch.allclose(after["h"], state["h"], atol=1e-6)
 
 
@@ -171,6 +172,13 @@ def test_recipes_keep_to_their_sizes(name):
     model = EnhancementModel(config)
     assert parameter_count(model) <= {"small": 60_000, "base": 500_000}[name]
     assert model.latency / config.rate <= 0.020
+
+
+def test_another_mixer_has_its_own_state_size():
+    """That of the recipe's is not asked of it: S5's must be a multiple of its blocks."""
+    config = load_recipe("small", "enhancement").with_mixer("s5").config
+    assert config.mixer == "s5" and config.d_state is None
+    assert EnhancementModel(config).initial_state(1)
 
 
 @ENCODERS

@@ -3,7 +3,6 @@
 from torch import Tensor
 
 from audiossm.mixers.base import Mixer, State
-from audiossm.mixers.min_gru import MinGRU
 
 
 class EveryPlace(Mixer):
@@ -33,14 +32,6 @@ class EveryPlace(Mixer):
         rows = u.unflatten(2, (self.places, -1)).transpose(1, 2).flatten(0, 1)  # (B P, L, C)
         y, after = self.mixer(rows, self.apart(state))
         return y.unflatten(0, (-1, self.places)).transpose(1, 2).flatten(2), self.together(after)
-
-    def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
-        """Map one frame (B, P, C) to (B, P, C), as a file does: nothing is turned in memory."""
-        if isinstance(self.mixer, MinGRU):
-            y, h = self.mixer.step(u, state["h"])
-            return y, {"h": h}
-        y, after = self.mixer(u.flatten(0, 1).unsqueeze(1), self.apart(state))
-        return y.unflatten(0, (-1, self.places)).squeeze(2), self.together(after)
 
     def apart(self, state: State | None) -> State | None:
         """Return a state of B rows as one of B P."""

@@ -386,7 +386,7 @@ def enhance(
 
     if (clean is None) == (pairs is None) or (clean is None) == bool(noise):
         raise typer.BadParameter("give --clean DIR and --noise DIR, or --pairs DIR")
-    sizes = {"rate": rate, "d_model": width, "layers": layers, "d_state": d_state, "dropout": dropout, "mixer": mixer}
+    sizes = {"rate": rate, "d_model": width, "layers": layers, "d_state": d_state, "dropout": dropout}
     settings = {
         **lasting(epochs, minutes),
         "batch": batch,
@@ -405,7 +405,10 @@ def enhance(
         "sdr_weight": sdr_weight,
         "seed": seed,
     }
-    chosen = load_recipe(recipe, "enhancement").changed(sizes, settings)
+    chosen = load_recipe(recipe, "enhancement")
+    if mixer and mixer != chosen.config.mixer:
+        chosen = chosen.with_mixer(mixer)
+    chosen = chosen.changed(sizes, settings)
     train_enhancement(
         out,
         chosen.config,

@@ -40,7 +40,7 @@ class EnhancementConfig:
         layers: blocks; of each tier of a waveform's encoder.
         mixer: over time, a name of `audiossm.mixers.catalog`. S4D has a system for each channel of each group of bands,
             any other mixer is the same in all groups. A waveform's encoder has S4D.
-        d_state: N of a channel, where the mixer has such.
+        d_state: N of a channel, where the mixer has such; None: the mixer's own.
         floor: share of the input that stays once the model is trained: with 0.05 noise is 26 dB softer. Holes in a
             spectrum sound worse than what is left of the noise, by 0.1 of PESQ.
         pools: samples that become one at each pool of a waveform's encoder.
@@ -56,7 +56,7 @@ class EnhancementConfig:
     d_model: int = 48
     layers: int = 6
     mixer: str = "s4d"
-    d_state: int = 8
+    d_state: int | None = 8
     floor: float = 0.05
     pools: tuple[int, ...] = (4, 4, 4)
     dropout: float = 0.0

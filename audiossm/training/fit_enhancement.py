@@ -126,6 +126,7 @@ def train_enhancement(
     fit(trainer, training, WindowBatches(train, val, options), out, resume, say)
     if trainer.is_global_zero:
         about = summary(trainer, train, len(sounds) / config.rate, options, time.monotonic() - begun)
+        about |= {"window": samples}
         save_model(out, model.cpu().eval(), about)
     say(f"done: the model is in {out}; try: audiossm export {out} --out model.onnx")
     return model
@@ -180,7 +181,6 @@ def summary(
         "recordings": len(train.recordings),
         "hours": round(train.recordings.seconds / 3600, 3),
         "noise_hours": round(noise_seconds / 3600, 3),
-        "window": train.size,
         **{name: None if value is None else round(float(value), 3) for name, value in watched.items()},
         **about_training(trainer, options, seconds),
     }

@@ -36,6 +36,11 @@ class Recipe(Generic[Config, Options]):
         depth = self.config.layers if depth is None else depth
         return Recipe(replace(self.config, pattern=pattern, layers=depth, d_state=None), self.options)
 
+    def with_mixer(self, mixer: str) -> "Recipe[Config, Options]":
+        """Return an enhancement recipe with another mixer over time. Its state size is its own, as in `with_layers`."""
+        assert isinstance(self.config, EnhancementConfig), "others have patterns of layers"
+        return Recipe(replace(self.config, d_state=None), self.options).changed({"mixer": mixer}, {})
+
 
 def recipe_names(task: str = "keywords") -> list[str]:
     """List the recipes of a task: the files of its folder."""

@@ -1,4 +1,4 @@
-"""Less than 500,000 parameters and a twentieth of real time on one CPU thread."""
+"""Less than 500,000 parameters, for a thread of a computer."""
 
 from audiossm.tasks import EnhancementConfig
 from audiossm.training.options import EnhanceOptions
