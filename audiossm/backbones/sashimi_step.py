@@ -95,12 +95,17 @@ class SaShiMiStep:
         down: Any = self.model.down[k].linear
         up: Any = self.model.up[k].linear
         pool = self.model.pool[k]
+        read = None
         if n % pool == pool - 1:
-            with beside(self.streams[k]):
+            with beside(self.streams[k]) as stream:
                 slower = self.rows[k + 1]
                 slower[:, n // pool % slower.shape[1]] = down(self.rows[k].flatten(1))
+                read = stream and stream.record_event()
                 self.said[k] = up(self.run(k + 1, n // pool))
-        return self.stacks[k](self.rows[k][:, n % pool], self.groups[k][:, n % pool])
+        y = self.stacks[k](self.rows[k][:, n % pool], self.groups[k][:, n % pool])
+        if read is not None:  # what comes next is written over the group: not before it was read
+            torch.cuda.current_stream().wait_event(read)
+        return y
 
     def hear(self, k: int) -> None:
         """Take over what the tier below tier k has said, if it has."""
@@ -117,14 +122,14 @@ class SaShiMiStep:
 
 
 @contextmanager
-def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
+def beside(stream: torch.cuda.Stream | None) -> Iterator[torch.cuda.Stream | None]:
     """Launch on another stream, as soon as what was launched before is done; None: on this one."""
     if stream is None:
-        yield
+        yield None
         return
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        yield
+        yield stream
 
 
 def fusable(stack: Stack) -> bool:

@@ -58,9 +58,9 @@ from audiossm.kernels.gpu.selective_scan_gradients import gradients, walk
 # S, R and W are for N 16: `tile` fits them to other N. `walk` has the S of `gradients`, which writes sums over BLOCKS
 # tiles' channels. `maxnreg` bounds a thread's registers, so that more programs fit on a multiprocessor.
 CONFIGS: dict[str, dict[str, int]] = {
-    "chunks": {"Q": 128},
+    "chunks": {"Q": 64},
     "ends": {"S": 8, "R": 1, "W": 16, "maxnreg": 96},
-    "carry": {"S": 16, "R": 1, "W": 4, "maxnreg": 168},
+    "carry": {"S": 8, "R": 1, "W": 4, "maxnreg": 168},
     "outputs": {"S": 8, "R": 1, "W": 16, "maxnreg": 128},
     "walk": {"R": 1, "W": 16, "maxnreg": 168},
     "gradients": {"S": 8, "R": 1, "W": 16, "maxnreg": 255, "BLOCKS": 2},
