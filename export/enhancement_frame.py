@@ -1,7 +1,6 @@
 """One frame of an enhancement model as a function of tensors: what an exported file computes."""
 
 from collections.abc import Sequence
-from copy import copy
 from typing import Any
 
 import torch
@@ -10,10 +9,11 @@ from torch.nn import functional as F
 
 from audiossm.backbones.places import EveryPlace
 from audiossm.export.packing import Packing, reverse
+from audiossm.export.short_time import ShortTime
 from audiossm.export.stack import JointSystem
 from audiossm.mixers import S4D, MinGRU
 from audiossm.mixers.base import Mixer, State, part
-from audiossm.tasks.enhancement import EnhancementModel, SpectralMask
+from audiossm.tasks.enhancement import FEATURES, EnhancementModel, SpectralMask
 
 
 def frame_of(model: EnhancementModel) -> "SpectralFrame | SampleFrame":
@@ -35,9 +35,12 @@ class SpectralFrame(nn.Module):
         self.blocks = OneSystem(blocks) if isinstance(blocks[0].mixer, S4D) else OneByOne(blocks)
         self.past = network.analysis.window - network.frame
         self.packing = Packing(self.kept(network.initial_state(1)))
+        self.short_time = ShortTime(network.analysis.window, network.frame)
+        place = self.short_time.frequency
+        self.gather = network.gather[place] * self.short_time.once[:, None]
+        self.spread = network.spread[:, place] * self.short_time.stands_for
         # A single number up to 1e-8 counts as zero for the exporter, which leaves out its addition.
-        self.compression = copy(network.compression)
-        self.compression.floor = torch.full((network.spread.shape[1],), network.compression.floor)  # type: ignore[assignment]
+        self.quiet = torch.full(place.shape, network.compression.floor)
 
     def kept(self, state: State) -> State:
         """Return a model's state after whole frames as the file keeps it."""
@@ -50,32 +53,35 @@ class SpectralFrame(nn.Module):
 
     def forward(self, audio: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run a frame."""
-        network, before = self.network, self.packing.unpack(state)
+        before = self.packing.unpack(state)
         heard = torch.cat((before["past"], audio), dim=1)
-        spectrum = network.analysis.spectra(heard)  # (B, 2, F)
+        spectrum = self.short_time.spectrum(heard)  # (B, 2, 1, F)
         u, after = self.blocks(self.widened(spectrum), before)
-        enhanced = self.masked(spectrum, self.gains(u)).flatten(1) @ network.synthesis.matrix
-        start, end = enhanced[:, : network.frame], enhanced[:, network.frame :]
-        kept = heard[:, -self.past :]
-        return start + before["tail"], torch.cat((kept, *after, end), dim=1)
+        start, end = self.short_time.audio(spectrum, self.gains(u)).chunk(2, dim=1)
+        return start + before["tail"], torch.cat((heard[:, -self.past :], *after, end), dim=1)
 
     def widened(self, spectrum: Tensor) -> Tensor:
         """Return what the blocks hear, (B, P, C)."""
-        network = self.network
-        scale, shift = network.norm.constants()
-        features = (self.compression(spectrum) @ network.gather).flatten(1) * scale + shift
-        grouped = features.unflatten(-1, (3, network.places, -1)).transpose(1, 2).flatten(2)  # (B, P, 3 fold)
-        return network.widen(grouped) + network.place
+        network, power = self.network, self.network.compression.power
+        squares = (spectrum * spectrum).sum(1, keepdim=True) + self.quiet
+        features = torch.cat((squares.sqrt(), spectrum), 1) * squares ** ((power - 1) / 2)  # (B, 3, 1, F)
+        scale, shift = (constant.view(FEATURES, 1, -1) for constant in network.norm.constants())
+        constant = network.widen(self.by_place(shift[None])) + network.place
+        return self.by_place((features @ self.gather) * scale) @ network.widen.weight.T + constant
+
+    def by_place(self, features: Tensor) -> Tensor:
+        """Return features of bands (B, 3, 1, bands) as those of places, (B, P, 3 fold)."""
+        places, width = self.network.places, self.network.widen.in_features
+        return features.reshape(-1, FEATURES, places, width // FEATURES).transpose(1, 2).reshape(-1, places, width)
 
     def gains(self, u: Tensor) -> Tensor:
-        """Return the complex gain of each frequency, (B, 2, F)."""
+        """Return the complex gain of each frequency, times how many it stands for: (B, 1, 2, F)."""
         network = self.network
-        gains = network.head(u) + network.head_place  # (B, P, 2 fold)
-        return network.bounded(gains.unflatten(-1, (2, -1)).transpose(1, 2).flatten(2)) @ network.spread
-
-    def masked(self, spectrum: Tensor, gains: Tensor) -> Tensor:
-        """Return the product of complex numbers (B, 2, F)."""
-        return self.network.apply_mask(spectrum.unsqueeze(1), gains.unsqueeze(1)).squeeze(1)
+        gains = u @ network.head.weight.T + (network.head.bias + network.head_place)  # (B, P, 2 fold)
+        gains = gains.unflatten(-1, (2, -1)).transpose(1, 2).reshape(-1, 1, 2, len(self.spread))
+        # What lets the floor pass is a constant too, and 1 - floor goes into the matrix.
+        share = 1 - network.floor
+        return (gains.tanh() + network.passing / share) @ (share * self.spread)
 
 
 class OneSystem(nn.Module):
@@ -101,7 +107,7 @@ class OneSystem(nn.Module):
         gains, ahead = self.system.gain * scale, self.system.free(x) + self.system.gain * shift
         for block, gain, free in zip(blocks, gains.chunk(count), ahead.chunk(count, dim=1), strict=True):
             inputs.append(u.flatten(1))
-            u = behind(block, u, block.apart(gain) * u + block.apart(free))
+            u = behind(block, u, (block.apart(gain) * u + block.apart(free)).flatten(0, 1))
         return u, self.system.after(x, torch.cat(inputs, dim=1) * scale + shift)
 
 
@@ -121,34 +127,52 @@ class OneByOne(nn.Module):
         kept = []
         blocks: list[Any] = list(self.layers)
         for i, block in enumerate(blocks):
-            scale, shift = (block.apart(constant) for constant in block.norm.constants())
             rows, like = part(before, f"blocks.{i}"), block.initial_state(1)
             state = {name: row.unflatten(1, like[name].shape[1:]) for name, row in rows.items()}
-            y, after = all_places(block.mixer, u * scale + shift, state)
+            y, after = all_places(block, u, state)
             u = behind(block, u, y)
-            kept += [value.flatten(1) for value in after.values()]
+            kept += [value.reshape(-1, rows[name].shape[1]) for name, value in after.items()]
         return u, kept
 
 
-def all_places(mixer: EveryPlace, u: Tensor, state: State) -> tuple[Tensor, State]:
-    """Return what the mixer of all places makes of a frame u (B, P, C), and its state; nothing is turned in memory."""
-    if isinstance(mixer.mixer, MinGRU):  # is elementwise but for its linear layer: places need not become rows
-        y, h = mixer.mixer.step(u, state["h"])
-        return y, {"h": h}
-    y, after = mixer.mixer(u.flatten(0, 1).unsqueeze(1), mixer.apart(state))
-    return y.unflatten(0, (-1, mixer.places)).squeeze(2), mixer.together(after)
+def all_places(block: Any, u: Tensor, state: State) -> tuple[Tensor, State]:
+    """Return what the block's mixer of all places makes of a frame u (B, P, C), as rows (B P, C), and its state."""
+    every: EveryPlace = block.mixer
+    scale, shift = (block.apart(constant) for constant in block.norm.constants())
+    if isinstance(every.mixer, MinGRU):
+        return min_gru(every.mixer, u, scale, shift, state["h"].flatten(0, 1))
+    y, after = every.mixer((u * scale + shift).flatten(0, 1).unsqueeze(1), every.apart(state))
+    return y.squeeze(1), every.together(after)
+
+
+def min_gru(mixer: MinGRU, u: Tensor, scale: Tensor, shift: Tensor, h: Tensor) -> tuple[Tensor, State]:
+    """Return output and state (B P, C) each of a step, of u (B, P, C) normed by scale and shift (P, C), and of h.
+
+    The skip's gain d goes into the norm, and out of the weights: y = h + x, x = d (scale u + shift). A gain of nothing
+    counts as a millionth.
+    """
+    d = torch.where(mixer.d < 0, -1.0, 1.0) * mixer.d.abs().clamp(min=1e-6)
+    x = (u * (scale * d) + shift * d).flatten(0, 1)
+    step, v = two_products(x, mixer.select.weight / d, mixer.select.bias)
+    h = h + step.sigmoid() * (v - h)
+    return h + x, {"h": h}
 
 
 def behind(block: Any, u: Tensor, y: Tensor) -> Tensor:
-    """Return what a block makes of its input u and of what its mixer says of it, y, each (B, P, C)."""
-    y = F.gelu(y)
-    # Two products in place of one that is then split: fewer operators.
-    value, gate = (
-        F.linear(y, *half) for half in zip(block.gate.weight.chunk(2), block.gate.bias.chunk(2), strict=True)
-    )
-    u = u + value * gate.sigmoid()
+    """Return what a block makes of its input u (B, P, C) and of what its mixer says of it, rows y (B P, C)."""
+    value, gate = two_products(F.gelu(y), block.gate.weight, block.gate.bias)
+    u = u + (value * gate.sigmoid()).unflatten(0, (-1, block.bands))
     scale, shift = (block.apart(constant) for constant in block.band_norm.constants())
     return u + block.across @ F.gelu(u * scale + shift)
+
+
+def two_products(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two halves (N, C) of a linear layer's output for rows x (N, K).
+
+    As products of rows with their own bias, which a runtime runs as one operator each, a sigmoid behind it included.
+    """
+    (w1, w2), (b1, b2) = weight.chunk(2), bias.chunk(2)
+    return torch.addmm(b1, x, w1.T), torch.addmm(b2, x, w2.T)
 
 
 class SampleFrame(nn.Module):

@@ -9,6 +9,7 @@ import scipy.signal
 import torch
 from safetensors.torch import load_file
 
+from audiossm.backbones.bands import BandBlock
 from audiossm.backbones.places import EveryPlace
 from audiossm.export.enhancement_frame import all_places
 from audiossm.mixers import GRU, MinGRU
@@ -158,11 +159,12 @@ def test_a_share_of_the_input_stays(config):
 @pytest.mark.parametrize("mixer", [MinGRU(3), GRU(3)], ids=["min-gru", "gru"])
 def test_a_frame_of_all_places(mixer):
     """As a file computes it: the step of the parallel form."""
-    module, u = EveryPlace(mixer, 4), torch.randn(2, 5, 12)
-    y, state = module(u)
-    before = module(u[:, :4])[1]
-    last, after = all_places(module, u[:, 4].unflatten(1, (4, 3)), before)
-    assert torch.allclose(last.flatten(1), y[:, 4], atol=1e-6) and torch.allclose(after["h"], state["h"], atol=1e-6)
+    block, u = BandBlock(EveryPlace(mixer, 4), 4, 3).eval(), torch.randn(2, 5, 12)
+    v = block.norm(u)
+    y, state = block.mixer(v)
+    last, after = all_places(block, block.apart(u[:, 4]), block.mixer(v[:, :4])[1])
+    assert torch.allclose(last.view(2, 12), y[:, 4], atol=1e-6)
+    assert torch.allclose(after["h"].view_as(state["h"]), state["h"], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["small", "base"])

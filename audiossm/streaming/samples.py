@@ -4,6 +4,7 @@ import numpy as np
 
 # 120 dB above full scale. Such a sample is no audio, and its square could overflow inside the model.
 ABSURD = 1e6
+ACCEPTED = {np.dtype(kind) for kind in (np.float32, np.float64, np.int16)}
 
 
 def checked(chunk: np.ndarray) -> np.ndarray:
@@ -11,7 +12,7 @@ def checked(chunk: np.ndarray) -> np.ndarray:
     chunk = np.asarray(chunk)
     if chunk.ndim not in (1, 2) or (chunk.ndim == 2 and chunk.shape[1] == 0):
         raise ValueError(f"a chunk must have shape (samples,) or (samples, channels), not {chunk.shape}")
-    if chunk.dtype not in (np.float32, np.float64, np.int16):
+    if chunk.dtype not in ACCEPTED:
         raise ValueError(f"a chunk must be float32, float64 or int16, not {chunk.dtype}")
     return chunk
 

@@ -80,8 +80,7 @@ class Synthesis(Mixer):
         # A real signal's spectrum is half of it: all but the first and the last frequency stand for two.
         twice = torch.full((window // 2 + 1,), 2.0, dtype=torch.float64)
         twice[0] = twice[-1] = 1.0
-        shape = rise_and_fall(2 * hop, hop).square() / rise_and_fall(window, hop)[-2 * hop :]
-        matrix = (fourier(window)[-2 * hop :] * twice).flatten(1).T * shape / math.sqrt(2 * window)
+        matrix = (fourier(window)[-2 * hop :] * twice).flatten(1).T * shape_back(window, hop)
         self.register_buffer("matrix", matrix.float().contiguous(), persistent=False)
 
     def initial_state(self, batch: int) -> State:
@@ -129,6 +128,11 @@ def rise_and_fall(window: int, hop: int) -> Tensor:
     """
     rise, fall = (torch.sin(0.5 * math.pi * (torch.arange(n).double() + 0.5) / n) for n in (window - hop, hop))
     return torch.cat((rise, fall.flip(0)))
+
+
+def shape_back(window: int, hop: int) -> Tensor:
+    """Return what shapes the two newest frames on the way back, float64 (2 hop,): with the window a Hann window."""
+    return rise_and_fall(2 * hop, hop).square() / rise_and_fall(window, hop)[-2 * hop :] / math.sqrt(2 * window)
 
 
 def erb_bands(bands: int, frequencies: int, rate: int) -> Tensor:

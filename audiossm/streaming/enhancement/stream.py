@@ -1,6 +1,5 @@
 """One stream of audio through an enhancement model: chunks of any length in, clean audio out, in constant memory."""
 
-from collections.abc import Iterator
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -76,14 +75,14 @@ class EnhancementStream:
         elif chunk.shape[1:] != self._shape:
             began = ", ".join(("samples", *map(str, self._shape)))
             raise ValueError(f"the stream began with chunks of shape ({began}), not {chunk.shape}")
-        return self._joined(self._run(chunk))
+        return self._run(chunk)
 
     def flush(self) -> np.ndarray:
         """End the audio: return the rest of the output, so that it is as long as the input, and reset."""
         if self._shape is None:
             return np.zeros(0, np.float32)
         rest, silence = self._heard - self._given, np.zeros((self.latency, *self._shape), np.float32)
-        tail = self._joined(self._run(silence))[:rest]
+        tail = self._run(silence)[:rest]
         self.reset()
         return tail
 
@@ -104,19 +103,20 @@ class EnhancementStream:
         self._dry, self._dry_from = np.zeros((channels, past), np.float32), -past  # input that is still needed
         self._wet = np.zeros((channels, late), np.float32)  # the same of the model's output
 
-    def _run(self, chunk: np.ndarray) -> Iterator[np.ndarray]:
-        """Hear a chunk; yield (channels, m) for each frame that it completes."""
-        begin = 0
-        while begin < len(chunk):
-            piece = chunk[begin : begin + self._needed() - self._heard]
-            begin += len(piece)
-            self._heard += len(piece)
-            piece, bad = cleaned(piece)
-            self.bad_samples += bad
-            rows = piece.reshape(len(piece), -1).T.astype(np.float32)
-            self._dry = np.concatenate([self._dry, rows], axis=1)
-            if self._heard == self._needed():
-                yield self._complete()
+    def _run(self, chunk: np.ndarray) -> np.ndarray:
+        """Hear a chunk; return the output of all frames that it completes, in the shape of chunks."""
+        assert self._shape is not None
+        chunk, bad = cleaned(chunk)
+        self.bad_samples += bad
+        self._heard += len(chunk)
+        rows = chunk.T.reshape(len(self._dry), -1)
+        self._dry = np.concatenate([self._dry, rows], axis=1, dtype=np.float32, casting="same_kind")
+        pieces = []
+        while self._heard >= self._needed():
+            pieces.append(self._complete())
+        self._forget()
+        ready = pieces[0] if len(pieces) == 1 else np.concatenate([self._wet[:, :0], *pieces], axis=1)
+        return ready.T.reshape(-1, *self._shape)
 
     def _needed(self) -> int:
         """How many samples of input complete the next frame."""
@@ -130,26 +130,23 @@ class EnhancementStream:
             if self._down:
                 self._audio[:] = self._down.frame(self._dry, self._dry_from, begin, end)
             else:
-                self._audio[:] = self._dry[:, begin - self._dry_from :]
+                self._audio[:] = self._dry[:, begin - self._dry_from : end - self._dry_from]
             self.model.session.run_with_iobinding(self._calls[self._turn])
             self._turn = 1 - self._turn
         self._frames += 1
         ready = (self._up.count(end) if self._up else end) - self._delay
         mixed = self._mixed(self._at_rate(end, max(0, ready)), 0 if self.skipping else self.strength)
         self._given += mixed.shape[1]
-        self._forget()
         return mixed
 
     def _at_rate(self, end: int, ready: int) -> np.ndarray:
         """Return the model's output at the stream's rate, from what was given up to `ready`, aligned with the input."""
-        wet = np.concatenate([self._wet, self._enhanced], axis=1)
-        first = end - wet.shape[1]
         begin, last = self._given + self._delay, ready + self._delay
-        if self._up:
-            self._wet = wet[:, -self._up.reach :]
-            return self._up.frame(wet, first, begin, last)
-        self._wet = wet[:, :0]
-        return wet[:, begin - first : last - first]
+        if not self._up:
+            return self._enhanced[:, begin - end + self._frame : last - end + self._frame]
+        wet = np.concatenate([self._wet, self._enhanced], axis=1)
+        self._wet = wet[:, -self._up.reach :]
+        return self._up.frame(wet, end - wet.shape[1], begin, last)
 
     def _mixed(self, wet: np.ndarray, strength: float) -> np.ndarray:
         """Mix the output with the input, on the way to a strength that is reached within a frame."""
@@ -168,10 +165,4 @@ class EnhancementStream:
         if self._down:
             oldest = self._down.newest(oldest) - self._down.reach + 1
         keep = min(oldest, self._given)
-        self._dry, self._dry_from = self._dry[:, keep - self._dry_from :], keep
-
-    def _joined(self, pieces: Iterator[np.ndarray]) -> np.ndarray:
-        """Return pieces (channels, m) as the input's shape has it."""
-        assert self._shape is not None
-        rows = [piece.T for piece in pieces]
-        return np.concatenate(rows or [np.zeros((0, 1), np.float32)]).reshape(-1, *self._shape)
+        self._dry, self._dry_from = self._dry[:, keep - self._dry_from :].copy(), keep
