@@ -176,7 +176,7 @@ print(resident(), resident() - begun)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     memory, growth = map(float, done.stdout.split())
-    assert memory < 100 and growth < 1
+    assert memory < 100 and growth < 0.3
 
 
 @pytest.mark.parametrize(

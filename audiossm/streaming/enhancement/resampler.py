@@ -26,8 +26,9 @@ class Resampler:
         self._step, self._over = rate // divisor, to // divisor
         self._phases = min(self._over, PHASES)
         self.reach = floor((HALF + delay) * rate) + 1
+        self._span = np.arange(self.reach)
         phase = np.arange(self._phases)[:, None] / self._phases
-        lag = (phase + np.arange(self.reach - 1, -1, -1)) / rate - delay  # seconds, the oldest sample first
+        lag = (phase + self._span[::-1]) / rate - delay  # seconds, the oldest sample first
         cutoff = min(rate, to) - 2 * EDGE
         inside = np.sqrt(np.clip(1 - np.square(lag / HALF), 0, None))
         weights = np.sinc(cutoff * lag) * np.i0(BETA * inside) * (np.abs(lag) <= HALF)
@@ -49,5 +50,6 @@ class Resampler:
         m = np.arange(begin, end)
         oldest = m * self._step // self._over - self.reach + 1 - first
         weights = self._weights[m * self._step % self._over * self._phases // self._over]
-        windows = np.lib.stride_tricks.sliding_window_view(audio, self.reach, axis=1)[:, oldest]
+        # sliding_window_view makes strings anew in each call, for which Python's table of them grows by a MiB or two.
+        windows = audio.take(oldest[:, None] + self._span, axis=1)
         return np.einsum("cmt,mt->cm", windows, weights)
