@@ -382,6 +382,20 @@ def test_never_half_a_file(model, tmp_path, error):
     assert (tmp_path / "out.wav").read_text() == "what was there before" and not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.parametrize("name", ["out.wav", "out.flac", "out.ogg", "out.opus", "out.mp3"])
+def test_a_full_disk(model, tmp_path, name):
+    resource = pytest.importorskip("resource")
+    soundfile.write(tmp_path / "in.wav", noise(48000), 16000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # which is told as a full disk is
+    try:
+        with pytest.raises(OSError, match="Is the disk full"):
+            denoise_file(model, tmp_path / "in.wav", tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
+
+
 def test_a_truncated_file_gives_what_it_holds_or_a_line(run, file, tmp_path):
     for name in ("a.wav", "a.flac"):
         soundfile.write(tmp_path / name, noise(160000), 16000)
