@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import pytest
 import soundfile
 
 from audiossm.streaming import load, load_enhancer, load_keywords
-from audiossm.streaming.enhancement.recording import denoise_file
+from audiossm.streaming.enhancement.recording import denoise_file, pairs
 from audiossm.streaming.enhancement.resampler import HALF, Resampler
 
 tiny = SimpleNamespace(**run_path(str(Path(__file__).with_name("tiny_enhancer.py"))))
@@ -315,11 +317,40 @@ def test_a_folder(run, file, tmp_path):
     found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
     assert found == ["a.wav", os.path.join("deep", "b.flac")]
 
+
+def test_a_folder_with_bad_files(run, file, tmp_path):
+    """Each is told of in a line; the others are cleaned."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("a.wav", os.path.join("deep", "b.wav"), "z.wav"):
+        soundfile.write(tmp_path / "in" / name, noise(4000), 16000)
+    soundfile.write(tmp_path / "in" / "empty.wav", noise(0), 16000)
     (tmp_path / "in" / "broken.wav").write_text("RIFF, but no more")
-    code, out, err = run("denoise", file, tmp_path / "in", tmp_path / "out")
-    assert code == 1 and "2 files" in out
-    assert len(err.splitlines()) == 1 and "broken.wav is left out" in err
-    assert not (tmp_path / "out" / "broken.wav").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "deep").write_text("a file where a folder would be")
+    (tmp_path / "out" / "z.wav").symlink_to(tmp_path / "in" / "z.wav")
+    code, out, err = run("denoise", file, tmp_path / "in", tmp_path / "out", "--no-progress")
+    assert code == 1 and "1 files" in out
+    told = [line.split(" is left out")[0] for line in err.splitlines()]
+    assert told == [str(tmp_path / "in" / name) for name in ("broken.wav", "deep/b.wav", "empty.wav", "z.wav")]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["a.wav", "deep", "z.wav"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals as POSIX has them")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopped(file, tmp_path, stop):
+    """What is whole by then stays, and no part of a file."""
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", noise(4000), 16000)
+    soundfile.write(tmp_path / "in" / "b.flac", np.zeros(16000 * 7200, np.int16), 16000)
+    command = [sys.executable, "-m", "audiossm", "denoise", file, tmp_path / "in", tmp_path / "out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (tmp_path / "out" / "b.flac.part").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(stop)
+    assert process.communicate(timeout=60) == ("", "audiossm: interrupted\n") and process.returncode == 130
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.wav"]
 
 
 def test_bad_calls(run, file, tmp_path):
@@ -367,6 +398,8 @@ def test_a_read_only_folder(model, tmp_path, monkeypatch):
     monkeypatch.setattr("audiossm.streaming.audiofile.os.access", lambda *_: False)
     with pytest.raises(OSError, match="its folder is read-only"):
         denoise_file(model, tmp_path / "in.wav", tmp_path / "out.wav")
+    with pytest.raises(OSError, match="it is read-only"):
+        pairs(tmp_path, tmp_path.with_name("out"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
