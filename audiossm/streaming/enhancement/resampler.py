@@ -26,9 +26,8 @@ class Resampler:
         self._step, self._over = rate // divisor, to // divisor
         self._phases = min(self._over, PHASES)
         self.reach = floor((HALF + delay) * rate) + 1
-        self._span = np.arange(self.reach)
         phase = np.arange(self._phases)[:, None] / self._phases
-        lag = (phase + self._span[::-1]) / rate - delay  # seconds, the oldest sample first
+        lag = (phase + np.arange(self.reach - 1, -1, -1)) / rate - delay  # seconds, the oldest sample first
         cutoff = min(rate, to) - 2 * EDGE
         inside = np.sqrt(np.clip(1 - np.square(lag / HALF), 0, None))
         weights = np.sinc(cutoff * lag) * np.i0(BETA * inside) * (np.abs(lag) <= HALF)
@@ -51,5 +50,7 @@ class Resampler:
         oldest = m * self._step // self._over - self.reach + 1 - first
         weights = self._weights[m * self._step % self._over * self._phases // self._over]
         # sliding_window_view makes strings anew in each call, for which Python's table of them grows by a MiB or two.
-        windows = audio.take(oldest[:, None] + self._span, axis=1)
-        return np.einsum("cmt,mt->cm", windows, weights)
+        audio = np.ascontiguousarray(audio)
+        shape = len(audio), audio.shape[1] - self.reach + 1, self.reach
+        windows = np.ndarray(shape, np.float32, audio, strides=(*audio.strides, audio.itemsize))
+        return np.einsum("cmt,mt->cm", windows[:, oldest], weights)
