@@ -67,6 +67,8 @@ def evaluate_enhancement(
         raise ValueError("the models have different rates: evaluate them one by one")
     pairs = find_pairs(data, split)
     others = {name: by_stem(Path(folder), pairs) for name, folder in (beside or {}).items()}
+    if pictures is not None:
+        Path(pictures).mkdir(parents=True, exist_ok=True)
     with processes() as pool:
         score_pair = partial(of_pair, enhancers=opened, others=others, rate=rate)
         scored = list(pool.map(score_pair, pairs, chunksize=TOGETHER))
@@ -120,8 +122,8 @@ def processes() -> ProcessPoolExecutor:
 
 
 def alone() -> None:
-    """Compute on one thread, as each process of several should, and leave Ctrl-C to the one that waits for them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Compute on one thread, as each process of several should, and end at Ctrl-C without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
     threadpool_limits(1)
 
@@ -212,7 +214,6 @@ def rounded(values: np.ndarray) -> list[float | None]:
 
 def draw(folder: Path, pairs: Sequence[Pair], rows: Mapping[str, np.ndarray], enhance: Enhancer) -> None:
     """Draw the spectrograms of the files that gain least, middling and most."""
-    folder.mkdir(parents=True, exist_ok=True)
     order = np.argsort(np.nan_to_num((rows["model"] - rows["noisy"])[:, 0]))
     for word, place in {"least": 0, "middling": len(order) // 2, "most": -1}.items():
         pair = pairs[order[place]]
