@@ -1,6 +1,5 @@
 """How well enhancement models do on pairs of noisy and clean files, beside the noisy files and what others made."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -118,7 +117,7 @@ def processes() -> ProcessPoolExecutor:
     On Linux they are forked, which starts them at once; they touch no GPU and, on one thread, no pool of threads.
     """
     context = get_context("fork" if sys.platform == "linux" else "spawn")
-    return ProcessPoolExecutor(os.cpu_count(), context, initializer=alone)
+    return ProcessPoolExecutor(mp_context=context, initializer=alone)
 
 
 def alone() -> None:
