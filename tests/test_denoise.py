@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import pytest
 import soundfile
 
 from audiossm.streaming import load, load_enhancer, load_keywords
-from audiossm.streaming.enhancement.recording import denoise_file
+from audiossm.streaming.enhancement.recording import denoise_file, pairs
 from audiossm.streaming.enhancement.resampler import HALF, Resampler
 
 tiny = SimpleNamespace(**run_path(str(Path(__file__).with_name("tiny_enhancer.py"))))
@@ -162,21 +164,22 @@ def test_frames_that_are_skipped_pass(model):
     np.testing.assert_allclose(got[5400:], tiny.reference(audio)[5400:], atol=1e-6)
 
 
-def test_memory_does_not_grow(file):
-    code = f"""
-import numpy as np
+def test_memory_does_not_grow(file, tmp_path):
+    """However long a file is."""
+    soundfile.write(tmp_path / "long.wav", np.tile(noise(48000), 300), 48000)
+    code = """
+import sys
 from audiossm.streaming import load_enhancer
 from audiossm.streaming.bench import resident
-stream = load_enhancer({str(file)!r}).stream(48000)
-block = np.random.default_rng(0).normal(0, 0.1, (48000, 1)).astype(np.float32)
-for second in range(300):
-    stream.push(block)
-    if second == 20: begun = resident()
-print(resident(), resident() - begun)
+from audiossm.streaming.enhancement.recording import denoise_file
+held = []
+denoise_file(load_enhancer(sys.argv[1]), sys.argv[2], sys.argv[3], tell=lambda seconds: held.append(resident()))
+print(max(held), held[-1] - held[len(held) // 15])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, file, tmp_path / "long.wav", tmp_path / "out.wav"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     memory, growth = map(float, done.stdout.split())
-    assert memory < 100 and growth < 1
+    assert memory < 100 and growth < 0.3
 
 
 @pytest.mark.parametrize(
@@ -315,11 +318,40 @@ def test_a_folder(run, file, tmp_path):
     found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
     assert found == ["a.wav", os.path.join("deep", "b.flac")]
 
+
+def test_a_folder_with_bad_files(run, file, tmp_path):
+    """Each is told of in a line; the others are cleaned."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("a.wav", os.path.join("deep", "b.wav"), "z.wav"):
+        soundfile.write(tmp_path / "in" / name, noise(4000), 16000)
+    soundfile.write(tmp_path / "in" / "empty.wav", noise(0), 16000)
     (tmp_path / "in" / "broken.wav").write_text("RIFF, but no more")
-    code, out, err = run("denoise", file, tmp_path / "in", tmp_path / "out")
-    assert code == 1 and "2 files" in out
-    assert len(err.splitlines()) == 1 and "broken.wav is left out" in err
-    assert not (tmp_path / "out" / "broken.wav").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "deep").write_text("a file where a folder would be")
+    (tmp_path / "out" / "z.wav").symlink_to(tmp_path / "in" / "z.wav")
+    code, out, err = run("denoise", file, tmp_path / "in", tmp_path / "out", "--no-progress")
+    assert code == 1 and "1 files" in out
+    told = [line.split(" is left out")[0] for line in err.splitlines()]
+    assert told == [str(tmp_path / "in" / name) for name in ("broken.wav", "deep/b.wav", "empty.wav", "z.wav")]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*")) == ["a.wav", "deep", "z.wav"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals as POSIX has them")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopped(file, tmp_path, stop):
+    """What is whole by then stays, and no part of a file."""
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", noise(4000), 16000)
+    soundfile.write(tmp_path / "in" / "b.flac", np.zeros(16000 * 7200, np.int16), 16000)
+    command = [sys.executable, "-m", "audiossm", "denoise", file, tmp_path / "in", tmp_path / "out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (tmp_path / "out" / "b.flac.part").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(stop)
+    assert process.communicate(timeout=60) == ("", "audiossm: interrupted\n") and process.returncode == 130
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.wav"]
 
 
 def test_bad_calls(run, file, tmp_path):
@@ -367,6 +399,8 @@ def test_a_read_only_folder(model, tmp_path, monkeypatch):
     monkeypatch.setattr("audiossm.streaming.audiofile.os.access", lambda *_: False)
     with pytest.raises(OSError, match="its folder is read-only"):
         denoise_file(model, tmp_path / "in.wav", tmp_path / "out.wav")
+    with pytest.raises(OSError, match="it is read-only"):
+        pairs(tmp_path, tmp_path.with_name("out"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
@@ -380,6 +414,20 @@ def test_never_half_a_file(model, tmp_path, error):
     with pytest.raises(error):
         denoise_file(model, tmp_path / "in.wav", tmp_path / "out.wav", tell=stop)
     assert (tmp_path / "out.wav").read_text() == "what was there before" and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["out.wav", "out.flac", "out.ogg", "out.opus", "out.mp3"])
+def test_a_full_disk(model, tmp_path, name):
+    resource = pytest.importorskip("resource")
+    soundfile.write(tmp_path / "in.wav", noise(48000), 16000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # which is told as a full disk is
+    try:
+        with pytest.raises(OSError, match="Is the disk full"):
+            denoise_file(model, tmp_path / "in.wav", tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
 
 
 def test_a_truncated_file_gives_what_it_holds_or_a_line(run, file, tmp_path):

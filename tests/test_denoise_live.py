@@ -80,6 +80,17 @@ def test_delay_is_given_back_smoothly_when_it_was_not_needed():
     assert max(jumps) <= 3  # 20 samples of the ramp in the time of 10
 
 
+def test_much_delay_is_given_back_within_seconds():
+    """As after a moment in which the whole program was held up."""
+    waiting = Waiting(1, 1000, step=10)
+    waiting.put(ramp(0, 400))
+    for i in range(3000):
+        take(waiting, 5)
+        waiting.put(ramp(400 + 5 * i, 5))
+        waiting.relax()
+    assert 10 <= len(waiting) <= 40 and waiting.stuttered == 0
+
+
 def test_no_more_waits_than_half_a_second():
     waiting = Waiting(2, 1000, step=10)
     for _ in range(20):
@@ -195,7 +206,7 @@ def test_from_microphone_to_speaker(server, file, tmp_path):
     for name in ("heard.raw", "again.raw"):
         played = np.frombuffer((tmp_path / name).read_bytes(), np.int16) / 32768
         # A busy machine may stutter, after which the rest is later.
-        assert max(likeness(played, want[begin : begin + RATE // 2]) for begin in range(0, len(want), RATE // 2)) > 0.99
+        assert max(likeness(played, want[begin : begin + RATE // 4]) for begin in range(0, len(want), RATE // 4)) > 0.99
 
 
 def test_a_terminal_shows_meters_and_takes_keys(server, file):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +15,14 @@ from torch.func import functional_call
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 from audiossm.data import augment
-from audiossm.data.pairs import find_pairs
+from audiossm.data.pairs import Pair, find_pairs
 from audiossm.export import export_enhancement
 from audiossm.kernels import dispatch
 from audiossm.tasks import EnhancementConfig, EnhancementModel, load_model
 from audiossm.training import EnhanceOptions, train_enhancement
 from audiossm.training.enhancement import EnhancementTraining
 from audiossm.training.enhancement_loss import WINDOWS, compressed, distance, si_sdr, spectral
-from audiossm.training.evaluate_enhancement import evaluate_enhancement
+from audiossm.training.evaluate_enhancement import by_snr, evaluate_enhancement
 from audiossm.training.fit_enhancement import load_responses
 from audiossm.training.graphed import Recorded
 from audiossm.training.scenes import Scenes, at_snr
@@ -355,6 +356,16 @@ def test_evaluate(run, learnt, folders, tmp_path):
     assert len(list((tmp_path / "pictures").glob("gains-*.png"))) == 3
 
 
+def test_scores_by_snr():
+    pairs = [Pair(Path("a"), Path("b"), snr) for snr in (5, -5, None, 5)]
+    scores = np.arange(16.0).reshape(4, 4)
+    scores[0, 0] = np.nan  # no speech was found: left out
+    found = by_snr(pairs, {"noisy": scores, "model": 2 * scores})
+    assert list(found) == ["-5", "5"] and list(found["5"]) == ["noisy", "model"]
+    assert found["5"]["noisy"] == {"pesq": 12, "stoi": 7, "estoi": 8, "si_sdr": 9}
+    assert found["-5"]["model"] == {"pesq": 8, "stoi": 10, "estoi": 12, "si_sdr": 14}
+
+
 def test_what_cannot_be_scored_is_told():
     """Of the same, the best; silence and moments have no score; an estimate that is silent has no PESQ."""
     pytest.importorskip("pesq", reason="pesq is not installed: it takes a C compiler")
@@ -401,6 +412,9 @@ def test_bad_options_are_told_in_a_line():
 
 def test_bad_input_is_told_in_a_line(run, folders, learnt, tmp_path):
     (tmp_path / "empty").mkdir()
+    for kind, samples in {"clean": RATE, "noisy": 3 * RATE // 4}.items():
+        (tmp_path / "unlike" / kind).mkdir(parents=True)
+        soundfile.write(tmp_path / "unlike" / kind / "a.wav", 0.1 * np.ones(samples), RATE)
     out = ("--out", tmp_path / "run")
     for arguments, message in [
         (("train", "enhance", "--clean", folders / "clean", "--noise", tmp_path / "none", *out), "there is no folder"),
@@ -408,6 +422,7 @@ def test_bad_input_is_told_in_a_line(run, folders, learnt, tmp_path):
         (("train", "enhance", "--pairs", folders / "clean", *out), "one folder of noisy files"),
         (("evaluate", learnt, "--data", folders / "clean"), "one folder of noisy files"),
         (("evaluate", learnt, "--data", folders / "pairs", "--beside", f"x={folders / 'val'}"), "lacks 3 of 3 files"),
+        (("evaluate", learnt, "--data", tmp_path / "unlike"), "lasts 0.75 s where its clean file lasts 1.00: no pair"),
     ]:
         code, printed, err = run(*arguments)
         assert code == 1 and "done" not in printed and message in err and len(err.strip().splitlines()) == 1, err

@@ -32,6 +32,7 @@ def denoise(
     buffer: Annotated[
         float, typer.Option(min=0, max=1000, help="With --live, ms that the devices may hold: more where it stutters.")
     ] = 0.0,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Take the noise out of speech. A file's output is as long as the file and aligned with it.
@@ -44,6 +45,7 @@ def denoise(
     Examples: `audiossm denoise dn.onnx in.wav out.wav`, `audiossm denoise dn.onnx recordings/ clean/`,
     `audiossm denoise dn.onnx --live --output virtual`
     """
+    from audiossm.cli.waiting import stopped_as_by_hand
     from audiossm.streaming import load_enhancer
 
     files = source is not None and out is not None
@@ -52,15 +54,16 @@ def denoise(
     if not live and (device is not None or output is not None or buffer):
         raise typer.BadParameter("--device, --output and --buffer are for --live")
     loaded = load_enhancer(model)
-    if live:
-        from audiossm.cli.denoise_live import run_live
+    with stopped_as_by_hand():
+        if live:
+            from audiossm.cli.denoise_live import run_live
 
-        run_live(loaded, device, output, buffer / 1000, strength, as_json)
-    elif source is not None and out is not None:
-        (folder if source.is_dir() else single)(loaded, source, out, strength, as_json)
+            run_live(loaded, device, output, buffer / 1000, strength, as_json)
+        elif source is not None and out is not None:
+            (folder if source.is_dir() else single)(loaded, source, out, strength, progress, as_json)
 
 
-def single(model: "Enhancer", source: Path, out: Path, strength: float, as_json: bool) -> None:
+def single(model: "Enhancer", source: Path, out: Path, strength: float, progress: bool, as_json: bool) -> None:
     """Clean a file."""
     from audiossm.cli.waiting import bar
     from audiossm.streaming import AudioFile
@@ -68,7 +71,7 @@ def single(model: "Enhancer", source: Path, out: Path, strength: float, as_json:
 
     with AudioFile(source) as file:
         seconds = file.seconds
-    with bar("cleaning", round(1000 * seconds), 1000) as tell:
+    with bar("cleaning", round(1000 * seconds), 1000, progress) as tell:
         report = denoise_file(model, source, out, strength, partial(tell_more, tell, 0.0))
     latency = 1000 * model.stream(report.rate).latency / report.rate
     if as_json:
@@ -83,7 +86,7 @@ def single(model: "Enhancer", source: Path, out: Path, strength: float, as_json:
     )
 
 
-def folder(model: "Enhancer", source: Path, out: Path, strength: float, as_json: bool) -> None:
+def folder(model: "Enhancer", source: Path, out: Path, strength: float, progress: bool, as_json: bool) -> None:
     """Clean the files of a folder; one that cannot be is told of, and the others go on."""
     from audiossm.cli.lines import remark
     from audiossm.cli.waiting import bar
@@ -93,10 +96,11 @@ def folder(model: "Enhancer", source: Path, out: Path, strength: float, as_json:
     todo = pairs(source, out)
     seconds = took = 0.0
     failed = []
-    with bar("cleaning", round(1000 * sum(seconds_of(path) for path, _ in todo)), 1000) as tell:
+    total = sum(seconds_of(path) for path, _ in todo)
+    with bar("cleaning", round(1000 * total), 1000, progress) as tell:
         for path, place in todo:
-            place.parent.mkdir(parents=True, exist_ok=True)
             try:
+                place.parent.mkdir(parents=True, exist_ok=True)
                 report = denoise_file(model, path, place, strength, partial(tell_more, tell, seconds))
             except (OSError, ValueError) as error:
                 failed.append(str(path))

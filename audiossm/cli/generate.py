@@ -1,7 +1,6 @@
 """`audiossm generate`: make audio, and hear it as it is made."""
 
 import json
-import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +38,7 @@ def generate(
     from rich.console import Console
 
     from audiossm.cli.lines import remark
-    from audiossm.cli.waiting import bar
+    from audiossm.cli.waiting import bar, stopped_as_by_hand
     from audiossm.streaming import load_generator
     from audiossm.streaming.generation.recording import read_prompt, record
     from audiossm.streaming.speaker import Speaker
@@ -57,8 +56,7 @@ def generate(
     if engine is None and (hint := loaded.hint()):
         remark(hint)
     with ExitStack() as opened:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-        opened.callback(signal.signal, signal.SIGTERM, before)
+        opened.enter_context(stopped_as_by_hand())
         speaker = opened.enter_context(Speaker(rate)) if play else None
         tell = opened.enter_context(bar("generating", samples, rate, progress))
         arguments = {"play": speaker.play} if speaker else {}

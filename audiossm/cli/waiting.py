@@ -1,5 +1,6 @@
-"""A progress bar in seconds of audio."""
+"""What a command does while one waits: a progress bar in seconds of audio, and how it is stopped."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,3 +21,13 @@ def bar(what: str, samples: int, rate: int, shown: bool = True) -> Iterator[Call
             progress.update(task, completed=made, text=text)
 
         yield tell
+
+
+@contextmanager
+def stopped_as_by_hand() -> Iterator[None]:
+    """Let SIGTERM interrupt as Ctrl-C does, so that no half a file stays."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -12,6 +12,7 @@ import soundfile
 WAV_LIMIT = 2**32 - 2**16  # bytes that its header can count
 SAMPLE = {"PCM_S8": 1, "PCM_U8": 1, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}  # bytes; others at most 2
 ENDINGS = {"AIF": "AIFF", "OGA": "OGG", "OPUS": "OGG"}  # formats with endings that are not their names
+UNTOLD = ("OGG", "MP3")  # formats of which libsndfile does not say that they could not be written to the end
 WAVS = ("WAV", "WAVEX", "RF64")  # formats of files that end in .wav
 
 
@@ -92,11 +93,22 @@ def sound_file(
         with file:
             yield file
         if file.frames:
+            if kind in UNTOLD and not holds(part, file.frames):
+                raise OSError(f"cannot write {out}: not all of it was written. Is the disk full?")
             os.replace(part, out)
     except soundfile.LibsndfileError as error:
-        raise OSError(f"cannot write {out}: {error.error_string.strip().rstrip('.')}") from None
+        raise OSError(f"cannot write {out}: {error.error_string.strip().rstrip('.')}. Is the disk full?") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def holds(path: Path, samples: int) -> bool:
+    """Return whether so many samples can be read from a sound file."""
+    try:
+        with AudioFile(path) as file:
+            return sum(map(len, file.blocks())) >= samples
+    except ValueError:
+        return False
 
 
 def seconds_of(path: Path) -> float:

@@ -27,6 +27,10 @@ class OfRun:
         self.name, self.model = run, load_model(run, EnhancementModel)[0]
         self.rate = self.model.config.rate
 
+    def __reduce__(self) -> tuple[type["OfRun"], tuple[str | Path]]:
+        """Be opened anew by another process."""
+        return OfRun, (self.name,)
+
     @torch.inference_mode()
     def __call__(self, noisy: np.ndarray, rate: int) -> np.ndarray:
         """Enhance a recording; raise ValueError at a rate that the module cannot hear."""
@@ -45,6 +49,10 @@ class OfFile:
     def __init__(self, path: str | Path):
         self.model = load_enhancer(path)
         self.rate = self.model.metadata.rate
+
+    def __reduce__(self) -> tuple[type["OfFile"], tuple[str | Path]]:
+        """Be opened anew by another process."""
+        return OfFile, (self.model.name,)
 
     def __call__(self, noisy: np.ndarray, rate: int) -> np.ndarray:
         """Enhance a recording."""

@@ -1,13 +1,17 @@
 """How well enhancement models do on pairs of noisy and clean files, beside the noisy files and what others made."""
 
-import os
+import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from audiossm.data import read_audio, resample
 from audiossm.data.audio import sound_files
@@ -18,6 +22,7 @@ from audiossm.training.speech_quality import METRICS, check_installed, score
 from audiossm.training.statistics import bootstrap_ratio
 
 MOST_UNLIKE = 0.1  # seconds by which lengths may differ before files are no pair
+TOGETHER = 4  # pairs that a process is given at once, for which it opens the models
 
 
 def evaluate_enhancement(
@@ -61,18 +66,18 @@ def evaluate_enhancement(
         raise ValueError("the models have different rates: evaluate them one by one")
     pairs = find_pairs(data, split)
     others = {name: by_stem(Path(folder), pairs) for name, folder in (beside or {}).items()}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            scored = list(pool.map(lambda pair: of_pair(pair, opened, others, rate), pairs))
-            heard = {
-                str(other): np.stack(list(pool.map(lambda pair, at=other: at_rate(pair, opened[0], at), pairs)))
-                for other in rates
-                if other != rate
-            }
-    finally:
-        torch.set_num_threads(threads)
+    if pictures is not None:
+        Path(pictures).mkdir(parents=True, exist_ok=True)
+    with processes() as pool:
+        score_pair = partial(of_pair, enhancers=opened, others=others, rate=rate)
+        scored = list(pool.map(score_pair, pairs, chunksize=TOGETHER))
+        heard = {
+            str(other): np.stack(
+                list(pool.map(partial(at_rate, enhance=opened[0], rate=other), pairs, chunksize=TOGETHER))
+            )
+            for other in rates
+            if other != rate
+        }
     by_model = np.stack([scores for scores, _ in scored])  # (n, models, metrics)
     rows = {name: np.stack([more[name] for _, more in scored]) for name in ("noisy", *others)}
     rows = {"noisy": rows.pop("noisy"), "model": by_model.mean(1), **rows}
@@ -104,6 +109,22 @@ def evaluate_enhancement(
             for i, pair in enumerate(pairs)
         },
     }
+
+
+def processes() -> ProcessPoolExecutor:
+    """Return a pool of a process a core: what scores speech holds Python's lock, so that threads wait for each other.
+
+    On Linux they are forked, which starts them at once; they touch no GPU and, on one thread, no pool of threads.
+    """
+    context = get_context("fork" if sys.platform == "linux" else "spawn")
+    return ProcessPoolExecutor(mp_context=context, initializer=alone)
+
+
+def alone() -> None:
+    """Compute on one thread, as each process of several should, and end at Ctrl-C without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def of_pair(
@@ -192,7 +213,6 @@ def rounded(values: np.ndarray) -> list[float | None]:
 
 def draw(folder: Path, pairs: Sequence[Pair], rows: Mapping[str, np.ndarray], enhance: Enhancer) -> None:
     """Draw the spectrograms of the files that gain least, middling and most."""
-    folder.mkdir(parents=True, exist_ok=True)
     order = np.argsort(np.nan_to_num((rows["model"] - rows["noisy"])[:, 0]))
     for word, place in {"least": 0, "middling": len(order) // 2, "most": -1}.items():
         pair = pairs[order[place]]

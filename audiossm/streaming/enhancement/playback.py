@@ -16,8 +16,8 @@ class Waiting:
     """Audio between the program and a sound card's callback.
 
     An underrun adds a step of delay: playing goes on when the silence has made room for it. `relax`, called when
-    the machine has time to spare, gives a step back if more than that has waited for the last seconds: clocks
-    that run apart make it so, too.
+    the machine has time to spare, gives half of what was too much for the last seconds back, a step at least: clocks
+    that run apart make it so, too, and a program that was held up, whose input then comes all at once.
 
     channels, rate: of the audio. step: samples of delay that are added or given back.
     """
@@ -63,14 +63,15 @@ class Waiting:
                 self._least, self._since = self._most, 0
 
     def relax(self) -> None:
-        """Give back a step of delay if it is not needed; what is heard goes over into what comes a step later."""
+        """Give back delay that is not needed; what is heard goes over, within a step, into what comes later."""
         with self._lock:
             if self._since < self._calm:
                 return
             if self._least > 2 * self._step and len(self._store) >= 2 * self._step:
+                skip = max(self._step, (self._least - self._step) // 2)
                 share = np.linspace(0, 1, self._step, dtype=np.float32)[:, None]
-                now, later = self._store[: self._step], self._store[self._step : 2 * self._step]
-                self._store = np.concatenate([now + share * (later - now), self._store[2 * self._step :]])
+                now, later = self._store[: self._step], self._store[skip : skip + self._step]
+                self._store = np.concatenate([now + share * (later - now), self._store[skip + self._step :]])
                 self._target = max(self._step, self._target - self._step)
             self._least, self._since = self._most, 0
 

@@ -1,5 +1,6 @@
 """Clean sound files: block by block, in constant memory, each output as long as its input and aligned with it."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,7 +91,10 @@ def counted(report: Report) -> Iterator[None]:
 
 
 def pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Return the sound files in a folder, those of its folders included, and where each cleaned one goes."""
+    """Return the sound files in a folder, those of its folders included, and where each cleaned one goes.
+
+    The folder that they go to is made. OSError or ValueError, with one line, where it cannot be that.
+    """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: a folder is cleaned into a folder")
     if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
@@ -99,4 +103,7 @@ def pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
     found = sorted(path for path in source.rglob("*") if path.suffix.lower() in known and path.is_file())
     if not found:
         raise ValueError(f"there is no sound file in {source}")
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK):
+        raise PermissionError(f"cannot write into {out}: it is read-only")
     return [(path, out / path.relative_to(source)) for path in found]

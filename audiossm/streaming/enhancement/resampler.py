@@ -46,8 +46,10 @@ class Resampler:
 
         audio: (C, n) float32, the samples of the input from index `first` on.
         """
-        m = np.arange(begin, end)
-        oldest = m * self._step // self._over - self.reach + 1 - first
+        m, newest = np.arange(begin, end), self.newest(begin)
         weights = self._weights[m * self._step % self._over * self._phases // self._over]
-        windows = np.lib.stride_tricks.sliding_window_view(audio, self.reach, axis=1)[:, oldest]
-        return np.einsum("cmt,mt->cm", windows, weights)
+        audio = np.ascontiguousarray(audio[:, newest - self.reach + 1 - first : self.newest(end - 1) + 1 - first])
+        # sliding_window_view makes strings anew in each call, for which Python's table of them grows by a MiB or two.
+        shape = len(audio), audio.shape[1] - self.reach + 1, self.reach
+        windows = np.ndarray(shape, np.float32, audio, strides=(*audio.strides, audio.itemsize))
+        return np.einsum("cmt,mt->cm", windows[:, m * self._step // self._over - newest], weights)
