@@ -111,6 +111,11 @@ def test_a_resampler_needs_no_future():
             assert resampler.count(resampler.newest(m) + 1) > m >= resampler.count(resampler.newest(m))
 
 
+def test_a_frame_may_give_nothing():
+    """The first frame of a model whose delay is as long."""
+    assert Resampler(16000, 8000).frame(np.zeros((2, 9), np.float32), 0, 111, 111).shape == (2, 0)
+
+
 def test_two_channels_are_two_streams(model):
     audio = noise(4000, 2)
     got = whole(model.stream(44100), audio)

@@ -8,7 +8,7 @@ from math import floor, gcd
 
 import numpy as np
 
-HALF = 0.0019  # seconds on each side of the sinc, and so the least delay: 16 ms of a model stay below 20
+HALF = 0.0019  # seconds on each side of the sinc, and so the least delay: two of them add 3.8 ms to a latency
 BETA = 6.5  # of Kaiser's window: what is to be silent is 68 dB down
 EDGE = 300.0  # Hz below the lower Nyquist frequency, where half the amplitude passes; 600 Hz further in, all of it
 PHASES = 4096  # places between two samples that are told apart; customary rates need at most 640
@@ -46,6 +46,8 @@ class Resampler:
 
         audio: (C, n) float32, the samples of the input from index `first` on.
         """
+        if begin == end:
+            return audio[:, :0]
         m, newest = np.arange(begin, end), self.newest(begin)
         weights = self._weights[m * self._step % self._over * self._phases // self._over]
         audio = np.ascontiguousarray(audio[:, newest - self.reach + 1 - first : self.newest(end - 1) + 1 - first])

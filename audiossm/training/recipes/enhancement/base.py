@@ -5,6 +5,6 @@ from audiossm.training.options import EnhanceOptions
 from audiossm.training.recipes import Recipe
 
 recipe = Recipe(
-    EnhancementConfig(d_model=80, layers=8, mixer="min-gru"),
+    EnhancementConfig(frame=0.010, fold=8, d_model=112, layers=8, mixer="min-gru"),
     EnhanceOptions(epochs=400, batch=32, lr=0.003),
 )
