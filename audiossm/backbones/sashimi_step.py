@@ -100,7 +100,7 @@ class SaShiMiStep:
             with beside(self.streams[k]) as stream:
                 slower = self.rows[k + 1]
                 slower[:, n // pool % slower.shape[1]] = down(self.rows[k].flatten(1))
-                read = stream and stream.record_event()
+                read = None if stream is None else stream.record_event()
                 self.said[k] = up(self.run(k + 1, n // pool))
         y = self.stacks[k](self.rows[k][:, n % pool], self.groups[k][:, n % pool])
         if read is not None:  # what comes next is written over the group: not before it was read
