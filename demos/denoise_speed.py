@@ -10,6 +10,7 @@ frame, of one shape, the others its states in one order. Prints CPU time a frame
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -29,8 +30,11 @@ def ours(name: str) -> tuple[Callable[[], object], float]:
 
 def peer(path: str, ms: float) -> tuple[Callable[[], object], float]:
     """Return what runs a frame of a file, with its states handed on, and the frame's seconds."""
-    with open(path, "rb") as file:
-        session = new_session(file.read())
+    data = Path(path).read_bytes()
+    try:
+        session = new_session(data)
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        raise ValueError(f"{path} is not an ONNX file that ONNX Runtime can run") from error
     sides = session.get_inputs(), session.get_outputs()
     shapes = [[size if isinstance(size, int) else 1 for size in entry.shape] for entry in sides[0]]
     heard, states = make_noise(tuple(shapes[0])), [[np.zeros(shape, np.float32) for shape in shapes[1:]] for _ in "ab"]
@@ -74,4 +78,7 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None

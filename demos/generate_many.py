@@ -37,13 +37,13 @@ def main(
 ) -> None:
     """Generate and write."""
     begin, chosen = perf_counter(), {"temperature": temperature, "top_p": top_p}
+    made = (of_run if run.is_dir() else of_file)(run, count, seconds, best_of, seed, chosen)
     try:
-        made = (of_run if run.is_dir() else of_file)(run, count, seconds, best_of, seed, chosen)
+        for i, (name, clip, rate) in enumerate(made):
+            (out / name).mkdir(parents=True, exist_ok=True)
+            soundfile.write(out / name / f"{i % count:04}.wav", clip, rate, subtype="PCM_16")
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from None
-    for i, (name, clip, rate) in enumerate(made):
-        (out / name).mkdir(parents=True, exist_ok=True)
-        soundfile.write(out / name / f"{i % count:04}.wav", clip, rate, subtype="PCM_16")
     took = perf_counter() - begin
     print(f"{i + 1} clips of {seconds:g} s in {took:.1f} s: {(i + 1) * seconds / took:.2f} times real time")
 
@@ -69,12 +69,12 @@ def of_file(
 ) -> Iterator[Made]:
     """Draw each clip by itself, from a seed of its own: the file on a CPU."""
     model = load_generator(file)
-    for name in model.facts.classes or (None,):
-        for i in range(count):
-            label = None if name is None else [name] * best_of
-            sampler = model.sampler(seed + i, label=label, batch=best_of, **chosen)
-            clips = sampler.audio(round(seconds * model.facts.rate))
-            yield name or "", clips[sampler.bits.argmin()], model.facts.rate
+    names = model.facts.classes or ("",)
+    for i in range(len(names) * count):
+        name = names[i // count]
+        sampler = model.sampler(seed + i, label=name or None, batch=best_of, **chosen)
+        clips = sampler.audio(round(seconds * model.facts.rate))
+        yield name, clips[sampler.bits.argmin()], model.facts.rate
 
 
 def split(label: torch.Tensor | None, codes: torch.Tensor) -> tuple:
