@@ -1,14 +1,17 @@
 """Byte models of audio at three sizes: SaShiMi, WaveNet's convolutions and a GRU, with equal parameters and equal time.
 
-    python demos/compare_generation.py DATA OUT [--minutes 5] [--rates 0.0005,0.001,0.002,0.004] [--where language=en]
+    python demos/compare_generation.py DATA OUT [--minutes 5] [--rates 0.0005,0.001,0.002,0.004] [--at-once 4]
 
 A cell is a model of a size with a learning rate, a run folder in OUT, trained by the clock. The learning rate with the
 fewest bits on validation is evaluated on the test split. What is there is not made again and a training that was
-stopped goes on, so that the command can be given until the table is complete. Writes OUT/table.md and OUT/table.json.
+stopped goes on, so that the command can be given until the table is complete. With `--at-once` a model's learning rates
+share the machine, as those of every other model do; models never train beside one another. Writes OUT/table.md and
+OUT/table.json.
 """
 
 import json
 from bisect import bisect_left
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,6 +69,7 @@ def main(
     rates: Annotated[str, typer.Option(help="Learning rates to choose from.")] = "0.0005,0.001,0.002,0.004",
     window: Annotated[float, typer.Option(help="Seconds that a step hears.")] = 1.0,
     batch: int = 8,
+    at_once: Annotated[int, typer.Option(help="Learning rates of a model that train at the same time.")] = 1,
     sizes: Annotated[str, typer.Option(help="Which of them.")] = ",".join(SIZES),
     where: Annotated[list[str] | None, typer.Option(help="Rows of the manifest, as column=value.")] = None,
 ) -> None:
@@ -75,23 +79,30 @@ def main(
     rows: dict[str, dict[str, Any]] = {}
     out.mkdir(parents=True, exist_ok=True)
     for size in sizes.split(","):
-        sashimi, width = SIZES[size]
-        for kind in (sashimi, WAVENET, GRU):
-            name = f"{kind.name}-{size}"
-            fitted = width if kind is sashimi else nearest(kind, sashimi.params(width))
-            how = [*kind.arguments(fitted), *shared]
-            cells = {lr: out / f"{name}-{lr}" for lr in rates.split(",")}
-            trained = {lr: train(run, [*how, "--lr", lr]) for lr, run in cells.items()}
-            told = {lr: facts["val_bits"] for lr, facts in trained.items()}
-            best = min(told, key=lambda lr: told[lr])
-            kept(cells[best] / "bits.json", "evaluate", cells[best], "--data", data, *chosen)
-            report = json.loads((cells[best] / "bits.json").read_text())
-            rows[name] = {"params": kind.params(fitted), "bits": report["bits"], "ci95": report["ci95"], "lr": best}
-            rows[name] |= {"val_bits": told} | {key: trained[best][key] for key in ("step_ms", "epochs")}
-            (out / "table.json").write_text(json.dumps(rows, indent=1))
-            (out / "table.md").write_text(table(rows))
-            print(f"{name}: {report['bits']:.3f} bits", flush=True)
+        best: dict[Path, dict[str, Any]] = {}  # of each model's runs, and what the table says of it
+        for kind, width in models(*SIZES[size]):
+            runs = {lr: out / f"{kind.name}-{size}-{lr}" for lr in rates.split(",")}
+            how = [*kind.arguments(width), *shared]
+            with ThreadPoolExecutor(at_once) as pool:
+                trainings = list(pool.map(lambda lr, how=how, runs=runs: train(runs[lr], [*how, "--lr", lr]), runs))
+            trained = dict(zip(runs, trainings, strict=True))
+            lr = min(trained, key=lambda lr: trained[lr]["val_bits"])
+            told = {"params": kind.params(width), "lr": lr, "val_bits": {lr: trained[lr]["val_bits"] for lr in runs}}
+            best[runs[lr]] = told | {key: trained[lr][key] for key in ("step_ms", "epochs")}
+            print(f"{kind.name}, {size}: {trained[lr]['val_bits']:.3f} bits on validation", flush=True)
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(lambda run: kept(run / "bits.json", "evaluate", run, "--data", data, *chosen), best))
+        for run, told in best.items():
+            report = json.loads((run / "bits.json").read_text())
+            rows[run.name.rsplit("-", 1)[0]] = {"bits": report["bits"], "ci95": report["ci95"]} | told
+        (out / "table.json").write_text(json.dumps(rows, indent=1))
+        (out / "table.md").write_text(table(rows))
     print(table(rows))
+
+
+def models(sashimi: Kind, width: int) -> list[tuple[Kind, int]]:
+    """Return SaShiMi of a width and its rivals of as many parameters, with theirs."""
+    return [(sashimi, width), *((kind, nearest(kind, sashimi.params(width))) for kind in (WAVENET, GRU))]
 
 
 def nearest(kind: Kind, params: int) -> int:

@@ -474,8 +474,8 @@ def test_the_way(run, folder, tmp_path):
 
 
 def test_two_processes_train_what_one_does(run, folder, tmp_path):
-    """They share every batch: the weights are the same but for the order in which gradients are summed."""
-    size = "--width 4 --layers 1 --d-state 4 --pools 2,2 --epochs 1 --batch 4 --window 0.1 --lr 0.01 --no-progress"
+    """They share every batch: weights and losses are the same but for the order in which gradients are summed."""
+    size = "--width 4 --layers 1 --d-state 4 --pools 2,2 --epochs 2 --batch 4 --window 0.1 --lr 0.01 --no-progress"
     command = ["train", "generate", "--data", folder, *size.split()]
     assert run(*command, "--out", tmp_path / "1", "--devices", 1)[0] == 0
     several = [Path(sys.executable).with_name("audiossm"), *command, "--out", tmp_path / "2", "--devices", "2"]
@@ -487,6 +487,16 @@ def test_two_processes_train_what_one_does(run, folder, tmp_path):
     assert all(torch.allclose(one[name], two[name], atol=2e-3) for name in one)
     apart = sum((one[name] - two[name]).square().sum() for name in one) / sum(w.square().sum() for w in one.values())
     assert apart.sqrt() < 1e-3
+    curves = [[bits.value for bits in logged(tmp_path / run, "train_bits")] for run in ("1", "2")]
+    assert curves[0] and curves[1] == pytest.approx(curves[0], abs=1e-3)
+
+
+def logged(run, name):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(run / "logs"))
+    log.Reload()
+    return log.Scalars(name)
 
 
 @pytest.mark.parametrize("mixer", ["tcn", "gru", "mamba"])

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
 
 from audiossm.tasks.checkpoint import write_beside
 
@@ -30,16 +31,20 @@ class Stopped(Exception):
 class LastCheckpoint(Checkpoint):
     """Saves a checkpoint after every epoch, and after the step in which SIGINT or SIGTERM came; then raises Stopped.
 
-    All processes of a run stop after the same step, whichever of them was told to. A signal in a validation waits for
-    its end; a second Ctrl-C waits for nothing.
+    All processes of a run stop after the same step, whichever of them was told to, and with several devices one step
+    later. A signal in a validation waits for its end; a second Ctrl-C waits for nothing.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.told, self.when = 0, 0.0  # the signal's number, its time in seconds
+        self.processes: Any = None  # those of the run, where there are several
+        self.asked: tuple[torch.distributed.Work, Tensor] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals in Lightning's place, which puts the handlers back that it found."""
+        if trainer.world_size > 1:
+            self.processes = torch.distributed.new_group(backend="gloo")  # between CPUs: their GPUs are busy
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.note)
@@ -50,13 +55,24 @@ class LastCheckpoint(Checkpoint):
             raise KeyboardInterrupt
         self.told, self.when = self.told or number, time.monotonic()
 
-    def stopping(self, trainer: Trainer) -> bool:
-        """Return whether any process was told to stop."""
-        return trainer.strategy.reduce_boolean_decision(bool(self.told), all=False)
+    def stopping(self) -> bool:
+        """Return whether any process was told to stop; of several, before the last time that they were asked.
+
+        Their answer is read at the next question: whoever waited for it at every step would leave the GPUs idle.
+        """
+        if self.processes is None:
+            return bool(self.told)
+        before, told = self.asked, torch.tensor(int(bool(self.told)))
+        most = torch.distributed.ReduceOp.MAX
+        self.asked = torch.distributed.all_reduce(told, most, self.processes, async_op=True), told
+        if before is None:
+            return False
+        before[0].wait()
+        return bool(before[1])
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Stop inside an epoch. What belongs to its end, or to that of the training, is done first."""
-        if not (trainer.is_last_batch or trainer.should_stop) and self.stopping(trainer):
+        if not (trainer.is_last_batch or trainer.should_stop) and self.stopping():
             trainer.save_checkpoint(self.path)
             raise Stopped(self.told or signal.SIGTERM)
 
@@ -66,7 +82,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs."""
-        if self.stopping(trainer):
+        if self.stopping():
             raise Stopped(self.told or signal.SIGTERM)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

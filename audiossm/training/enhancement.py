@@ -52,7 +52,8 @@ class EnhancementTraining(LightningModule):
         found = Distance(*self.graphs.get((), self.hear)(*scene).mean(1))
         o = self.options
         loss = o.magnitude_weight * found.magnitude + o.complex_weight * found.spectrum - 0.1 * o.sdr_weight * found.sdr
-        self.log_dict({"train_loss": loss, "train_si_sdr": found.sdr.detach()}, prog_bar=True)
+        shown = self.all_gather(torch.stack((loss, found.sdr)).detach()).view(-1, 2).mean(0)  # of all devices
+        self.log_dict({"train_loss": shown[0], "train_si_sdr": shown[1]}, prog_bar=True)
         return loss
 
     def scene(self, batch: tuple[Tensor, ...], scenes: Scenes, speed: float = 1.0) -> Scene:

@@ -62,7 +62,7 @@ class GenerationTraining(LightningModule):
         bits, routed, *carried = self.graphs.get((), self.hear)(self.codes(batch), label, *carried)
         self.carried = carried
         loss = mean_heard(bits, heard)
-        self.log("train_bits", loss, prog_bar=True)
+        self.log("train_bits", self.all_gather(loss.detach()).mean(), prog_bar=True)
         return loss + routing_loss(routed) if len(routed) else loss
 
     def varied(self, batch: Batch) -> Batch:

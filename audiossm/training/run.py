@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
@@ -240,6 +241,8 @@ def build_trainer(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=local,
         num_nodes=machines,
+        # Each keeps its own buffers (`OneModel` watches the first's): recordings of noise are among them.
+        strategy=DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if local * machines > 1 else "auto",
         plugins=[WholeFiles()],
         max_epochs=-1 if clock else options.epochs,
         logger=TensorBoardLogger(out, name="logs", version=""),
