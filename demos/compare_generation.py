@@ -69,17 +69,19 @@ def main(
     rates: Annotated[str, typer.Option(help="Learning rates to choose from.")] = "0.0005,0.001,0.002,0.004",
     window: Annotated[float, typer.Option(help="Seconds that a step hears.")] = 1.0,
     batch: int = 8,
+    speed: Annotated[float, typer.Option(help="Share by which a step hears faster or slower, for small data.")] = 0.0,
     at_once: Annotated[int, typer.Option(help="Learning rates of a model that train at the same time.")] = 1,
     sizes: Annotated[str, typer.Option(help="Which of them.")] = ",".join(SIZES),
     where: Annotated[list[str] | None, typer.Option(help="Rows of the manifest, as column=value.")] = None,
 ) -> None:
     """Fill the table's cells and write it."""
     chosen = [part for row in where or () for part in ("--where", row)]
-    shared = ["--data", data, "--minutes", minutes, "--batch", batch, "--window", window, *chosen, "--no-progress"]
+    shared = ["--data", data, "--minutes", minutes, "--batch", batch, "--window", window, "--speed", speed]
+    shared += [*chosen, "--no-progress"]
     rows: dict[str, dict[str, Any]] = {}
     out.mkdir(parents=True, exist_ok=True)
+    best: dict[Path, dict[str, Any]] = {}  # the run of each model, and what the table says of it
     for size in sizes.split(","):
-        best: dict[Path, dict[str, Any]] = {}  # of each model's runs, and what the table says of it
         for kind, width in models(*SIZES[size]):
             runs = {lr: out / f"{kind.name}-{size}-{lr}" for lr in rates.split(",")}
             how = [*kind.arguments(width), *shared]
@@ -90,13 +92,13 @@ def main(
             told = {"params": kind.params(width), "lr": lr, "val_bits": {lr: trained[lr]["val_bits"] for lr in runs}}
             best[runs[lr]] = told | {key: trained[lr][key] for key in ("step_ms", "epochs")}
             print(f"{kind.name}, {size}: {trained[lr]['val_bits']:.3f} bits on validation", flush=True)
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(lambda run: kept(run / "bits.json", "evaluate", run, "--data", data, *chosen), best))
-        for run, told in best.items():
-            report = json.loads((run / "bits.json").read_text())
-            rows[run.name.rsplit("-", 1)[0]] = {"bits": report["bits"], "ci95": report["ci95"]} | told
-        (out / "table.json").write_text(json.dumps(rows, indent=1))
-        (out / "table.md").write_text(table(rows))
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(lambda run: kept(run / "bits.json", "evaluate", run, "--data", data, *chosen), best))
+    for run, told in best.items():
+        report = json.loads((run / "bits.json").read_text())
+        rows[run.name.rsplit("-", 1)[0]] = {"bits": report["bits"], "ci95": report["ci95"]} | told
+    (out / "table.json").write_text(json.dumps(rows, indent=1))
+    (out / "table.md").write_text(table(rows))
     print(table(rows))
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from audiossm.backbones import Block, Stack
-from audiossm.mixers import GRU, LSTM, TCN, MinGRU
+from audiossm.mixers import GRU, LSTM, TCN, MinGRU, recurrent
 
 from .law import check_law
 from .mixer_checks import check_file, check_gradients, relative
@@ -43,6 +43,16 @@ def test_it_is_torchs_layer(mixer):
     assert torch.equal(found, y)
     last = last if isinstance(last, tuple) else (last,)
     assert all(torch.equal(part, x[0]) for part, x in zip(state.values(), last, strict=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mixer", (GRU, LSTM))
+def test_more_steps_than_cudnn_takes_at_once(mixer, monkeypatch):
+    module, u = mixer(6), torch.randn(2, 40, 6)
+    (whole, after), state = module(u), module.initial_state(2)
+    monkeypatch.setattr(recurrent, "LONGEST", 7)
+    y, last = module(u, state)
+    assert relative(y, whole) < 1e-6 and all(relative(last[name], after[name]) < 1e-6 for name in last)
 
 
 def test_gru_is_its_equations():

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from audiossm.kernels.dispatch import exporting
 from audiossm.mixers.base import Mixer, State
 
+LONGEST = 65535  # steps that cuDNN takes in one call
+
 
 class Recurrent(Mixer):
     """One recurrent layer of torch with H units. In a file it is ONNX's operator of the same name.
@@ -45,6 +47,16 @@ class Recurrent(Mixer):
         state = state or self.initial_state(u.shape[0])
         if u.shape[1] == 0:
             return u, state
+        if u.shape[1] <= LONGEST:
+            return self.walk(u, state)
+        heard = []
+        for piece in u.split(LONGEST, dim=1):
+            y, state = self.walk(piece, state)
+            heard.append(y)
+        return torch.cat(heard, dim=1), state
+
+    def walk(self, u: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map u (B, L, H) to y (B, L, H), at most LONGEST steps."""
         first = [state[name].unsqueeze(0) for name in self.parts]
         if exporting():
             y, *last = self.operator(u, first)

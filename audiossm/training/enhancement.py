@@ -16,6 +16,7 @@ from audiossm.training.graphed import record
 from audiossm.training.loader import batch_of
 from audiossm.training.optimiser import optimiser
 from audiossm.training.options import EnhanceOptions
+from audiossm.training.run import over_devices
 from audiossm.training.scenes import Scene, Scenes
 
 LEVEL, QUIET = 0.05, 1e-3  # RMS at which windows are compared; what is softer is no louder than such
@@ -52,7 +53,7 @@ class EnhancementTraining(LightningModule):
         found = Distance(*self.graphs.get((), self.hear)(*scene).mean(1))
         o = self.options
         loss = o.magnitude_weight * found.magnitude + o.complex_weight * found.spectrum - 0.1 * o.sdr_weight * found.sdr
-        shown = self.all_gather(torch.stack((loss, found.sdr)).detach()).view(-1, 2).mean(0)  # of all devices
+        shown = over_devices(self, torch.stack((loss, found.sdr)))
         self.log_dict({"train_loss": shown[0], "train_si_sdr": shown[1]}, prog_bar=True)
         return loss
 

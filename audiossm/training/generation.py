@@ -18,6 +18,7 @@ from audiossm.training.graphed import record
 from audiossm.training.loader import batch_of
 from audiossm.training.optimiser import optimiser
 from audiossm.training.options import GenerateOptions
+from audiossm.training.run import over_devices
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # audio, heard, label, fresh: see `audiossm.data.windows.Windows`
 
@@ -62,7 +63,7 @@ class GenerationTraining(LightningModule):
         bits, routed, *carried = self.graphs.get((), self.hear)(self.codes(batch), label, *carried)
         self.carried = carried
         loss = mean_heard(bits, heard)
-        self.log("train_bits", self.all_gather(loss.detach()).mean(), prog_bar=True)
+        self.log("train_bits", over_devices(self, loss), prog_bar=True)
         return loss + routing_loss(routed) if len(routed) else loss
 
     def varied(self, batch: Batch) -> Batch:

@@ -32,6 +32,7 @@ from audiossm.training.continuous import (
 from audiossm.training.graphed import record
 from audiossm.training.optimiser import optimiser
 from audiossm.training.options import CLIP_SECONDS, TrainOptions
+from audiossm.training.run import over_devices
 from audiossm.training.teacher import Teachers
 
 RATE_STEP = 2 * TICKS_PER_SECOND  # Hz between the rates heard in training: each has ticks that begin on samples
@@ -111,7 +112,7 @@ class KeywordTraining(LightningModule):
             loss = self.of_streams(audio, target, spans)
         else:
             loss = self.of_clips(audio, target)
-        self.log("train_loss", self.all_gather(loss.detach()).mean(), prog_bar=True)
+        self.log("train_loss", over_devices(self, loss), prog_bar=True)
         return loss
 
     def of_clips(self, audio: Tensor, target: Tensor) -> Tensor:

@@ -68,6 +68,13 @@ def end_others(trainer: Trainer) -> None:
         process.kill()
 
 
+def over_devices(training: LightningModule, value: Tensor) -> Tensor:
+    """Return the mean of a value over all devices, to be shown. Lightning's `sync_dist` would wait for them."""
+    gathered = training.all_gather(value.detach())
+    assert isinstance(gathered, Tensor)
+    return gathered.reshape(-1, *value.shape).mean(0)
+
+
 def silent(line: str) -> None:
     """Say nothing."""
 
