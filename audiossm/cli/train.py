@@ -351,6 +351,7 @@ def enhance(
     ] = None,
     band_share: Annotated[float | None, typer.Option(help="Share that lacks its high frequencies (0.1).")] = None,
     clip_share: Annotated[float | None, typer.Option(help="Share whose peaks are cut off (0.05).")] = None,
+    codec_share: Annotated[float | None, typer.Option(help="Share that telephones or codecs have sent (0).")] = None,
     empty_share: Annotated[float | None, typer.Option(help="Share without speech (0.03).")] = None,
     magnitude_weight: Annotated[
         float | None, typer.Option(help="Of the loss on magnitudes of compressed spectra (70).")
@@ -399,6 +400,7 @@ def enhance(
         "early": early,
         "band_share": band_share,
         "clip_share": clip_share,
+        "codec_share": codec_share,
         "empty_share": empty_share,
         "magnitude_weight": magnitude_weight,
         "complex_weight": complex_weight,

@@ -44,10 +44,12 @@ class TCN(Mixer):
     def forward(self, u: Tensor, state: State | None = None, rate: int | None = None) -> tuple[Tensor, State]:
         """Map u (B, L, H) to y (B, L, H)."""
         self.refuse_rate(rate)
-        state, after = state or self.initial_state(u.shape[0]), {}
+        state, after, length = state or self.initial_state(u.shape[0]), {}, u.shape[1]
+        y = u.transpose(1, 2)  # as convolutions want it
         for name, depthwise, pointwise in zip(state, self.depthwise, self.pointwise, strict=True):
-            heard = torch.cat((state[name], u.transpose(1, 2)), dim=2)
-            after[name] = heard[..., u.shape[1] :]
-            if u.shape[1]:
-                u = u + pointwise(F.relu(depthwise(heard)).transpose(1, 2))
-        return u, after
+            heard = torch.cat((state[name], y), dim=2)
+            after[name] = heard[..., length:]
+            if length:
+                w, bias = pointwise.parameters()
+                y = y + F.conv1d(F.relu(depthwise(heard)), w.unsqueeze(2), bias)
+        return y.transpose(1, 2), after

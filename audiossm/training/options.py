@@ -198,6 +198,7 @@ class EnhanceOptions(Optimisation):
         band_share, band_least: share of the windows in which all above a frequency is missing; the lowest such one, as
             a share of the highest that the rate holds.
         clip_share: share of the windows whose peaks are cut off, at a fifth of the highest or above.
+        codec_share: share of the windows that come through a telephone or a codec of few bits (`audiossm.data.codec`).
         magnitude_weight, complex_weight: of the loss on compressed spectra, their magnitudes and themselves.
         sdr_weight: of the loss on the waveform, for each 10 dB of SI-SDR.
     """
@@ -224,6 +225,7 @@ class EnhanceOptions(Optimisation):
     band_share: float = 0.1
     band_least: float = 0.4
     clip_share: float = 0.05
+    codec_share: float = 0.0
     magnitude_weight: float = 70.0
     complex_weight: float = 30.0
     sdr_weight: float = 0.5

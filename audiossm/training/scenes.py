@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from audiossm.data import augment
 from audiossm.data.augment import active_level, level, some
+from audiossm.data.codec import coded
 from audiossm.training.options import EnhanceOptions
 
 QUIETEST = 1e-3  # RMS of speech: what is softer is a pause that fills a window, and not wanted
@@ -78,7 +79,10 @@ class Scenes(nn.Module):
         return some(noise, o.tone_share, lambda a: augment.tone(a, self.rate, o.noise_tone_db))
 
     def by_microphone(self, noisy: Tensor, clean: Tensor, loudness: Tensor | None = None) -> Scene:
-        """Bring a scene to a level, through a narrow band or beyond full scale; `loudness` (B, 1): its speech's."""
+        """Bring a scene to a level, through a narrow band, beyond full scale or through a codec.
+
+        loudness: (B, 1), its speech's.
+        """
         o = self.options
         loudness = active_level(clean, self.rate).clamp(min=QUIETEST) if loudness is None else loudness
         narrow = chosen(loudness, o.band_share)
@@ -87,6 +91,7 @@ class Scenes(nn.Module):
         gain = 10 ** (uniform(loudness, *o.level_db) / 20) / loudness
         gain = gain.minimum(LOUDEST / (noisy.abs().amax(1, keepdim=True) + 1e-6))
         noisy = some(gain * noisy, o.clip_share, lambda a: augment.clip(a, 0.2))
+        noisy = some(noisy, o.codec_share, lambda a: coded(a, self.rate))
         return Scene(noisy, gain * clean)
 
 
