@@ -10,7 +10,7 @@ import pytest
 from .kernel_checks import GPU, INTERPRETED
 
 HERE = Path(__file__).parent
-LONG = ["ssd", "ssm_conv", "selective_scan", "linear_scan"]  # the others last less than a process takes to begin
+LONG = ["ssd", "ssm_conv", "selective_scan", "linear_scan", "causal_conv1d"]
 PARTS = {name: [HERE / f"test_gpu_{name}.py"] for name in LONG}
 PARTS["others"] = sorted(set(HERE.glob("test_gpu_*.py")) - {path for [path] in PARTS.values()})
 
