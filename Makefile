@@ -5,6 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 # Made when the installation is complete, and again when what it installs has changed.
 STAMP := $(VENV)/.installed
+# Tests in a process a core, up to four: each takes a gigabyte.
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-gpu lint demo clean
@@ -33,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 test: lint
 	@echo "Running the tests"
-	@$(RUN) pytest -q
+	@$(RUN) pytest -q $(PARALLEL)
 
 # A process a file: after a fault in one kernel a process can use its GPU no more.
 test-gpu: $(STAMP)
@@ -42,7 +44,7 @@ test-gpu: $(STAMP)
 		test -z "$$failed" && echo "All passed" || { echo "Failed:$$failed"; exit 1; } \
 	else \
 		echo "No GPU here: kernels are interpreted on the CPU at small sizes, and compiled, but none is run on a GPU"; \
-		$(RUN) pytest -q tests/test_interpreter.py tests/test_gpu_compiles.py; \
+		$(RUN) pytest -q $(PARALLEL) tests/test_interpreter.py tests/test_gpu_compiles.py; \
 	fi
 
 # mypy does not know pyproject.toml's package-dir: it is shown the installed layout, made of links.

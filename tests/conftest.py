@@ -1,11 +1,9 @@
 """Toy words and a model trained on them, made once for all tests that need one."""
 
 import contextlib
+import gc
 import io
 import os
-import subprocess
-import sys
-import tempfile
 from itertools import chain, count
 from types import SimpleNamespace
 
@@ -117,9 +115,11 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-# The Triton kernels' tests, where there is no GPU
+# The order
 
-INTERPRETED = pytest.StashKey[tuple]()
+
+# Real sound cards: they take their time, and share a process so that no two are heard at once. Then what takes longest.
+FIRST = ["test_live.py", "test_denoise_live.py", "test_interpreter.py"]
 
 
 def pytest_configure(config):
@@ -128,40 +128,22 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave the kernels' tests to a process that interprets them, begun now and waited for at the end.
+    """Leave the kernels' tests to tests/test_interpreter.py where there is no GPU, and put first what is to be first.
 
-    It takes the core that this process leaves free, and gives way to everything else.
+    Of several processes (pytest-xdist, --dist worksteal) each begins with a run of neighbours and takes over from the
+    end of another's: what comes first stays together, and fixtures of a module are rarely made twice.
     """
     import torch
 
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
     if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
         return
     kernels = [item for item in items if item.get_closest_marker("kernel")]
-    waiting = [item for item in items if item.name == "test_kernels_in_the_interpreter"]
     config.hook.pytest_deselected(items=kernels)
-    items[:] = [item for item in items if item not in kernels and item not in waiting] + waiting
-    if waiting and not config.option.collectonly:
-        files = sorted(str(path) for path in waiting[0].path.parent.glob("test_gpu_*.py"))
-        said = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        command = ["nice", "-n", "19", sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
-        environment = {**os.environ, "TRITON_INTERPRET": "1"}
-        config.stash[INTERPRETED] = subprocess.Popen(command, env=environment, stdout=said, stderr=said), said
+    items[:] = [item for item in items if item not in kernels]
 
 
-def pytest_unconfigure(config):
-    """Stop that process where nobody waited for it."""
-    if INTERPRETED in config.stash:
-        config.stash[INTERPRETED][0].kill()
-
-
-@pytest.fixture
-def interpreted_kernels(request):
-    """Return a function that waits for that process: (exit code, what it printed)."""
-
-    def wait():
-        process, said = request.config.stash[INTERPRETED]
-        code = process.wait()
-        said.seek(0)
-        return code, said.read()
-
-    return wait
+def pytest_collection_finish():
+    """Let the garbage collector look no more at what was imported: a tenth of the time of an export."""
+    gc.collect()
+    gc.freeze()

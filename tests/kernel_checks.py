@@ -1,7 +1,8 @@
 """What the tests of the Triton kernels share: where kernels run, inputs, and the comparison with float64.
 
 The interpreter has to be chosen before the kernels are imported, so without a GPU the files test_gpu_*.py run in a
-process of their own, which tests/test_interpreter.py starts. There every address is checked (`guard_memory`).
+process of their own, which tests/test_interpreter.py starts. There every address is checked (`guard_memory`), and each
+row and channel takes as long as the first: a batch has one row where rows do not matter.
 """
 
 import os

@@ -45,7 +45,7 @@ def test_sizes_that_a_mixer_has_not_are_left_out():
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_a_keyword_model_of_any_mixer_becomes_a_file(name):
-    model = keyword_model(name)
+    model = keyword_model(name, layers=1)
     assert not unstreamable(model)
     assert verify(build(model, {}, None, "none", DetectorSettings()), model, 16000) < 1e-4
 
@@ -60,7 +60,8 @@ def test_help_says_of_each_mixer_when_to_take_it(run):
 
 @pytest.mark.parametrize("choice", [("--mixer", "gru"), ("--pattern", "s4d attention+mlp")])
 def test_train_and_export_with_another_mixer(run, toys, tmp_path, choice):
-    small = ["--width", "8", "--layers", "2", "--channels", "12", "--batch", "14", "--epochs", "1", "--no-progress"]
+    layers = len(choice[1].split())
+    small = ["--width", "8", "--layers", layers, "--channels", "12", "--batch", "14", "--epochs", "1", "--no-progress"]
     code, _, err = run("train", "keywords", "--data", toys, "--out", tmp_path / "run", *small, *choice)
     assert code == 0, err
     assert run("export", tmp_path / "run", "--out", tmp_path / "kw.onnx")[0] == 0

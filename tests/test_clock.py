@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import accumulate
 from types import SimpleNamespace
 
@@ -101,11 +102,12 @@ def test_without_validation_and_less_time_than_a_step(make, tmp_path, monkeypatc
     assert (about["steps"], about["epochs"], about["val_accuracy"]) == (1, 1, None)
 
 
-@pytest.mark.parametrize("kept", [20, 21])
+@pytest.mark.parametrize("kept", [11, 12])
 def test_a_resumed_run_goes_on_with_the_time_that_is_left(toys, tmp_path, monkeypatch, kept):
     """Inside an epoch and at its end. With a clock that can be repeated, so can the training."""
+    options = replace(OPTIONS, minutes=0.5)
     whole = Watch(monkeypatch, validation=0.5)
-    train(toys, tmp_path / "whole")
+    train(toys, tmp_path / "whole", options)
 
     def told(callback, trainer):
         return trainer.global_step == kept
@@ -115,10 +117,10 @@ def test_a_resumed_run_goes_on_with_the_time_that_is_left(toys, tmp_path, monkey
     watch = Watch(monkeypatch, validation=0.5)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(LastCheckpoint, "stopping", told)
-        train(toys, tmp_path / "run", say=said.append)
-    assert said[-1].startswith(f"stopped after step {kept} of about 4")
+        train(toys, tmp_path / "run", options, say=said.append)
+    assert said[-1].startswith(f"stopped after step {kept} of about 2")
     watch.now += 1e6  # a night
-    train(toys, tmp_path / "run", resume=True)
+    train(toys, tmp_path / "run", options, resume=True)
     assert watch.rates == whole.rates
     weights = [load_file(tmp_path / run / "model.safetensors") for run in ("run", "whole")]
     assert torch.equal(*map(flat, weights))

@@ -2,27 +2,40 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 DEMO = Path(__file__).parents[1] / "demos" / "compare_mixers.py"
 SMALL = ["--params", "20000", "--layers", "1", "--epochs", "1", "--seeds", "1", "--at-once", "2", "--lrs", "0.004"]
 
 
-def compare(data, out, mixers):
-    command = [sys.executable, DEMO, data, out, "--mixers", mixers, *SMALL]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+@pytest.fixture
+def demo(monkeypatch):
+    """The program as a module."""
+    monkeypatch.syspath_prepend(str(DEMO.parent))
+    spec = importlib.util.spec_from_file_location("compare_mixers", DEMO)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_the_table_is_filled_once_and_tells_what_fails(toys, tmp_path):
+def compare(demo, data, out, mixers):
+    app = typer.Typer()
+    app.command()(demo.main)
+    return CliRunner().invoke(app, [str(data), str(out), "--mixers", mixers, *SMALL])
+
+
+def test_the_table_is_filled_once_and_tells_what_fails(demo, toys, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "lstm-lr0.004-0").write_text("in the way of a run folder")
-    done = compare(toys, out, "lstm,gru")
+    command = [sys.executable, DEMO, toys, out, "--mixers", "lstm,gru", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == "not in the table: lstm\n", done.stderr
     assert "lstm, learning rate 0.004, seed 0 failed: audiossm: " in done.stdout
     rows = json.loads((out / "table.json").read_text())
@@ -32,21 +45,17 @@ def test_the_table_is_filled_once_and_tells_what_fails(toys, tmp_path):
 
     files = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
     (out / "gru-lr0.004-0" / "bench.json").unlink()
-    assert compare(toys, out, "gru").returncode == 0
+    assert compare(demo, toys, out, "gru").exit_code == 0
     again = {path for path, time in files.items() if path.stat().st_mtime_ns != time}
     assert again == {out / "gru-lr0.004-0" / "bench.json"}
 
 
-def test_an_unknown_mixer_is_one_line(toys, tmp_path):
-    done = compare(toys, tmp_path / "out", "s4d,nonsense")
-    assert done.returncode == 2 and "there is no mixer 'nonsense'" in " ".join(done.stderr.split())
+def test_an_unknown_mixer_is_one_line(demo, toys, tmp_path):
+    done = compare(demo, toys, tmp_path / "out", "s4d,nonsense")
+    assert done.exit_code == 2 and "there is no mixer 'nonsense'" in " ".join(done.stderr.split())
 
 
-def test_the_other_seeds_take_the_learning_rate_that_validates_best(toys, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(DEMO.parent))
-    spec = importlib.util.spec_from_file_location("compare_mixers", DEMO)
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
+def test_the_other_seeds_take_the_learning_rate_that_validates_best(demo, toys, tmp_path, monkeypatch):
     trained = []
     validation = {("gru", "0.004"): 80.0, ("gru", "0.001"): 90.0}
 

@@ -130,14 +130,14 @@ def one_line(raised):
 
 @pytest.mark.parametrize("rate", [16000, 44100, 11025])
 def test_the_file_is_the_module_at_any_chunking(module, path, rate):
-    audio = speech(rate)
+    audio = speech(rate)[rate:]  # after the first pause
     want, state = hear(module, audio, rate)
     assert want.std(0).max() > 0.05  # it says something
     model = load(path)
     rng = np.random.default_rng(rate)
     for cuts in ([1], [7], [160], [4096], [0, 1, 7, 160, 333, 4096]):
         stream, begin, got = model.stream(rate), 0, []
-        end = len(audio) if cuts != [1] else rate  # sample by sample is slow: a second
+        end = min(len(audio), 10_000 * max(cuts))  # small pieces are slow
         while begin < end:
             size = int(rng.choice(cuts))
             got.append(stream.scores(audio[begin : min(begin + size, end)]))

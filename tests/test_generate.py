@@ -112,8 +112,8 @@ def test_a_step_is_the_modules_over_thousands_of_samples(model, generator, engin
     "sizes",
     [
         {"pools": (), "coding": "mixture", "components": 3},
-        {"pools": (), "pattern": "gru", "classes": ()},
-        {"centre": "gru", "pools": (4,), "coding": "linear"},
+        {"pools": (), "pattern": "gru", "classes": (), "layers": 1},
+        {"centre": "gru", "pools": (4,), "coding": "linear", "layers": 1},
     ],
     ids=["plain", "gru", "gru in the centre"],
 )

@@ -8,7 +8,7 @@ from .kernel_checks import DEVICE, GPU, agree, kernel, noise, on_a_gpu, results
 pytest.importorskip("triton", reason="triton is not installed here")
 
 
-def inputs(length, batch=2, channels=5, taps=4, dtype=torch.float32, channels_last=False):
+def inputs(length, batch=2 if GPU else 1, channels=5 if GPU else 3, taps=4, dtype=torch.float32, channels_last=False):
     x = noise(batch, channels, length, dtype=dtype)
     if channels_last:
         x = x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
@@ -55,7 +55,8 @@ def test_taps(length, taps, silu):
 @pytest.mark.parametrize("length", (2100, 4096) if GPU else (50, 64))
 @pytest.mark.parametrize("channels_last", (False, True))
 def test_half_precision(dtype, length, channels_last):
-    agree(run, reference, inputs(length, 3, 70 if GPU else 5, dtype=dtype, channels_last=channels_last), 1e-2)
+    sizes = (3, 70) if GPU else (1, 3)
+    agree(run, reference, inputs(length, *sizes, dtype=dtype, channels_last=channels_last), 1e-2)
 
 
 @on_a_gpu
@@ -73,8 +74,8 @@ def test_tiles_in_use():
 @kernel
 @pytest.mark.parametrize("length", (40, 48))
 def test_any_memory_layout(length):
-    x, weight, bias, state = (v.detach() for v in inputs(length))
-    columns = torch.cat((x, x), dim=1)[:, 3:8].requires_grad_()
+    x, weight, bias, state = (v.detach() for v in inputs(length, batch=2))
+    columns = torch.cat((x, x), dim=1)[:, 1 : 1 + x.shape[1]].requires_grad_()
     steps = torch.stack((x, x), dim=-1).flatten(2)[..., 1::2].requires_grad_()
     later = torch.nn.functional.pad(x, (1, 15))[..., 1 : 1 + length].requires_grad_()  # not aligned
     for view in (columns, steps, later):
@@ -114,7 +115,7 @@ def test_splitting_law(cuts):
 
 @kernel
 def test_a_nan_stays_in_its_row():
-    given = [v.detach().clone().requires_grad_() for v in inputs(60)]
+    given = [v.detach().clone().requires_grad_() for v in inputs(60, batch=2)]
     with torch.no_grad():
         given[0][0, :, 40] = torch.nan
     y, state, x_grad, _, _, state_grad = results(run, given)

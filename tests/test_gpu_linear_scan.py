@@ -18,7 +18,7 @@ def small_tiles(monkeypatch):
         monkeypatch.setattr(module, "ENOUGH", 30)
 
 
-def inputs(length, batch=2, channels=3, planes=1, dtype=torch.float32):
+def inputs(length, batch=2 if GPU else 1, channels=3, planes=1, dtype=torch.float32):
     """a, b and a state. |a| is exp(-10^x), x from -6 to 1, a little different at every step."""
     rows = (batch, channels, 2) if planes == 2 else (batch, channels)
     rates = torch.logspace(-6, 1, batch * channels, device=DEVICE).reshape(batch, channels, 1)
@@ -74,7 +74,7 @@ def test_half_precision(dtype, planes):
 
 @kernel
 def test_any_memory_layout():
-    a, b, state = inputs(36)
+    a, b, state = inputs(36, batch=2)
     turned = b.detach().transpose(0, 2).contiguous().transpose(0, 2).requires_grad_()
     agree(run, reference, (a, turned, state))
     part = noise(2, 7, 60).detach()[:, 2:5, 5:41].requires_grad_()
@@ -108,7 +108,7 @@ def test_a_state_handed_on(planes):
 
 @kernel
 def test_a_nan_stays_in_its_row_and_after_its_time():
-    a, b, state = inputs(100)
+    a, b, state = inputs(100, batch=2)
     b = b.detach().clone()
     b[0, 1, 60] = torch.nan
     h, last, *grads = results(run, (a, b.requires_grad_(), state))

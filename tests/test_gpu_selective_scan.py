@@ -26,7 +26,7 @@ def small_tiles(monkeypatch):
             monkeypatch.setitem(module.CONFIGS, name, {"maxnreg": 255, **constants})
 
 
-def inputs(length, batch=2, channels=4, states=3, groups=1, dtype=torch.float32):
+def inputs(length, batch=2 if GPU else 1, channels=4, states=3, groups=1, dtype=torch.float32):
     """All inputs: u, δ, A, B, C, D, z, bias and a state. δ |A| from 1e-6 to 10."""
     rates = -torch.logspace(-6, 1, channels * states, device=DEVICE).reshape(channels, states)
     return (
@@ -111,7 +111,7 @@ def test_without_softplus_and_with_shared_weights():
 
 @kernel
 def test_any_memory_layout():
-    u, delta, A, B, C, D, z, bias, state = (x.detach() for x in inputs(21))
+    u, delta, A, B, C, D, z, bias, state = (x.detach() for x in inputs(21, batch=2))
     both = torch.cat((u, z), dim=1)  # the halves of a projection, as Mamba has them
     turned = [x.transpose(-1, -2).contiguous().transpose(-1, -2) for x in (delta, B)]
     given = (both[:, :4], turned[0], A.T.contiguous().T, turned[1], C, D, both[:, 4:], bias, state)
@@ -139,7 +139,7 @@ def test_a_state_handed_on():
 @kernel
 @pytest.mark.parametrize("which", (0, 1, 3) if GPU else (0,))
 def test_a_nan_stays_in_its_row_and_after_its_time(which):
-    given = list(inputs(37))
+    given = list(inputs(37, batch=2))
     given[which] = given[which].detach().clone()
     given[which][0, ..., 33] = torch.nan
     given[which].requires_grad_()

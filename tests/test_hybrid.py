@@ -168,11 +168,10 @@ def test_the_law(pattern):
     )
 
 
-@pytest.mark.parametrize("pattern", ("attention+mlp*2", jamba(4, period=4, offset=2)))
 @torch.no_grad()
-def test_the_exported_frame_is_the_stack(pattern):
+def test_the_exported_frame_is_the_stack():
     torch.manual_seed(0)
-    built, (u, before) = stack(pattern, experts=3), torch.randn(2, 2, 4 * FRAMES, WIDTH)
+    built, (u, before) = stack(jamba(4, period=4, offset=2), experts=3), torch.randn(2, 2, 4 * FRAMES, WIDTH)
     _, state = built(before)
     want, last = built.eval()(u, state)
     got, state, _ = run_as_file(built, u, state, 4)

@@ -174,11 +174,11 @@ def test_steps_are_independent_and_have_no_rate(module):
         module(u, rate=8000)
 
 
-@pytest.mark.parametrize("top", (1, 2))
 @torch.no_grad()
-def test_the_exported_experts_are_the_module(top):
+def test_the_exported_expert_is_the_module():
+    """One a step; tests/test_hybrid.py exports two."""
     torch.manual_seed(0)
-    module = BranchPair(S4D(8, 4), MixtureOfExperts(8, 4, top), 8).eval()
+    module = BranchPair(S4D(8, 4), MixtureOfExperts(8, 4, top=1), 8).eval()
     u, before = torch.randn(2, 2, 4 * FRAMES, 8)
     _, state = module(before)
     want, last = module(u, state)
