@@ -144,6 +144,6 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Let the garbage collector look no more at what was imported: a tenth of the time of an export."""
+    """Let the garbage collector look no more at what was imported: an export makes it look often."""
     gc.collect()
     gc.freeze()

@@ -109,13 +109,17 @@ def test_a_resumed_run_goes_on_with_the_time_that_is_left(toys, tmp_path, monkey
     whole = Watch(monkeypatch, validation=0.5)
     train(toys, tmp_path / "whole", options)
 
-    def told(callback, trainer):
-        return trainer.global_step == kept
+    def begin(callback, trainer, module):
+        callback.trainer = trainer
+
+    def told(callback):
+        return callback.trainer.global_step == kept
 
     said = []
     monkeypatch.undo()
     watch = Watch(monkeypatch, validation=0.5)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(LastCheckpoint, "on_train_start", begin)
         patch.setattr(LastCheckpoint, "stopping", told)
         train(toys, tmp_path / "run", options, say=said.append)
     assert said[-1].startswith(f"stopped after step {kept} of about 2")

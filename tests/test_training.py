@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,6 +184,20 @@ def test_resuming_with_other_options_is_refused(whole, toys, change):
         train(toys, whole, resume=True, **change)
     one_line(raised)
     assert equal(weights(whole), before)
+
+
+def test_a_run_of_before_an_option_is_resumed(whole, toys, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    note = tmp_path / "run" / "run.json"
+    begun = json.loads(note.read_text())
+    for part, name in (("config", "dropout"), ("options", "balance")):
+        del begun[part][name]
+    note.write_text(json.dumps(begun))
+    train(toys, tmp_path / "run", resume=True)
+    assert json.loads(note.read_text()) == json.loads((whole / "run.json").read_text())
+    note.write_text(json.dumps(begun))
+    with pytest.raises(ValueError, match="begun with other options"):
+        train(toys, tmp_path / "run", resume=True, options=replace(OPTIONS, balance=0.5))
 
 
 def test_nothing_to_resume(toys, tmp_path):

@@ -53,7 +53,7 @@ class EnhancementTraining(LightningModule):
         found = Distance(*self.graphs.get((), self.hear)(*scene).mean(1))
         o = self.options
         loss = o.magnitude_weight * found.magnitude + o.complex_weight * found.spectrum - 0.1 * o.sdr_weight * found.sdr
-        shown = over_devices(self, torch.stack((loss, found.sdr)))
+        shown = over_devices(torch.stack((loss, found.sdr)))
         self.log_dict({"train_loss": shown[0], "train_si_sdr": shown[1]}, prog_bar=True)
         return loss
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +103,11 @@ def train_keywords(
     taught_by = load_teachers(teachers, config, options.temperature)
     torch.manual_seed(options.seed)
     model = KeywordModel(config) if known is None else extended(known, train.labels)
-    begun_as: dict[str, Any] = {"config": asdict(config), "options": asdict(options)}
+    made_of: dict[str, Any] = {"teachers": [str(run) for run in teachers]} if teachers else {}
     if extend is not None:
-        begun_as["extends"], begun_as["base"] = map(str, extend)
-    if teachers:
-        begun_as["teachers"] = [str(run) for run in teachers]
+        made_of["extends"], made_of["base"] = map(str, extend)
     if first:
-        begin_run(out, begun_as, resume)
+        begin_run(out, config, options, resume, **made_of)
     if resume and (out / "model.json").is_file():
         say(f"the training in {out} has finished already")
         return load_model(out)[0]
@@ -125,7 +123,7 @@ def train_keywords(
     fit(trainer, training, ClipBatches(train, val, options), out, resume, say)
     if trainer.is_global_zero:
         about = summary(trainer, train, options, time.monotonic() - begun)
-        about |= {name: begun_as[name] for name in ("extends", "teachers") if name in begun_as}
+        about |= {name: made_of[name] for name in ("extends", "teachers") if name in made_of}
         if "experts" in about:
             balance, dropped = about["experts"].values()
             say(f"experts: balance {balance:.2f} (1: all used alike), {100 * dropped:.2f} % of their choices dropped")

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,7 @@ def train_enhancement(
         Scenes(torch.from_numpy(recordings), config.rate, options, responses) for recordings in (sounds, others)
     )
     if first:
-        begin_run(out, {"config": asdict(config), "options": asdict(options)}, resume)
+        begin_run(out, config, options, resume)
     if resume and (out / "model.json").is_file():
         say(f"the training in {out} has finished already")
         return load_model(out, EnhancementModel)[0]

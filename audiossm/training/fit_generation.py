@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def train_generation(
     torch.manual_seed(options.seed)
     model = GenerationModel(config)
     if first:
-        begin_run(out, {"config": asdict(config), "options": asdict(options)}, resume)
+        begin_run(out, config, options, resume)
     if resume and (out / "model.json").is_file():
         say(f"the training in {out} has finished already")
         return load_model(out, GenerationModel)[0]

@@ -63,7 +63,7 @@ class GenerationTraining(LightningModule):
         bits, routed, *carried = self.graphs.get((), self.hear)(self.codes(batch), label, *carried)
         self.carried = carried
         loss = mean_heard(bits, heard)
-        self.log("train_bits", over_devices(self, loss), prog_bar=True)
+        self.log("train_bits", over_devices(loss), prog_bar=True)
         return loss + routing_loss(routed) if len(routed) else loss
 
     def varied(self, batch: Batch) -> Batch:

@@ -112,7 +112,7 @@ class KeywordTraining(LightningModule):
             loss = self.of_streams(audio, target, spans)
         else:
             loss = self.of_clips(audio, target)
-        self.log("train_loss", over_devices(self, loss), prog_bar=True)
+        self.log("train_loss", over_devices(loss), prog_bar=True)
         return loss
 
     def of_clips(self, audio: Tensor, target: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -68,22 +68,39 @@ def end_others(trainer: Trainer) -> None:
         process.kill()
 
 
-def over_devices(training: LightningModule, value: Tensor) -> Tensor:
+def over_devices(value: Tensor) -> Tensor:
     """Return the mean of a value over all devices, to be shown. Lightning's `sync_dist` would wait for them."""
-    gathered = training.all_gather(value.detach())
-    assert isinstance(gathered, Tensor)
-    return gathered.reshape(-1, *value.shape).mean(0)
+    total = value.detach()
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return total
+    total = total.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
 
 
 def silent(line: str) -> None:
     """Say nothing."""
 
 
-def begin_run(out: Path, run: dict[str, Any], resume: bool) -> None:
-    """Write run.json, or raise where a run to resume was begun otherwise."""
+def begin_run(out: Path, config: Any, options: Optimisation, resume: bool, **more: Any) -> None:
+    """Write run.json, or raise where a run to resume was begun otherwise.
+
+    Args:
+        out: run folder.
+        config, options: dataclasses. What came into being since a run was begun had its default then.
+        resume: go on.
+        more: on what else the weights depend.
+    """
+    run = {"config": asdict(config), "options": asdict(options)} | more
     text, note = json.dumps(run, indent=2) + "\n", out / "run.json"
-    if resume and note.is_file() and note.read_text() != text:
-        raise ValueError(f"{out} was begun with other options, labels or teachers: resume with the same ones ({note})")
+    if resume and note.is_file():
+        begun = json.loads(note.read_text())
+        for name, part in (("config", config), ("options", options)):
+            begun[name] = {f.name: f.default for f in fields(part) if f.default is not MISSING} | begun.get(name, {})
+        if json.loads(json.dumps(begun)) != json.loads(text):
+            raise ValueError(
+                f"{out} was begun with other options, labels or teachers: resume with the same ones ({note})"
+            )
     out.mkdir(parents=True, exist_ok=True)
     write_beside(note, text.encode())
 
