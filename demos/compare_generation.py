@@ -80,23 +80,25 @@ def main(
     shared += [*chosen, "--no-progress"]
     rows: dict[str, dict[str, Any]] = {}
     out.mkdir(parents=True, exist_ok=True)
-    best: dict[Path, dict[str, Any]] = {}  # the run of each model, and what the table says of it
+    best: dict[str, Path] = {}  # each model's run
     for size in sizes.split(","):
         for kind, width in models(*SIZES[size]):
-            runs = {lr: out / f"{kind.name}-{size}-{lr}" for lr in rates.split(",")}
-            how = [*kind.arguments(width), *shared]
+            name, how = f"{kind.name}-{size}", [*kind.arguments(width), *shared]
+            runs = {lr: out / f"{name}-{lr}" for lr in rates.split(",")}
             with ThreadPoolExecutor(at_once) as pool:
-                trainings = list(pool.map(lambda lr, how=how, runs=runs: train(runs[lr], [*how, "--lr", lr]), runs))
-            trained = dict(zip(runs, trainings, strict=True))
-            lr = min(trained, key=lambda lr: trained[lr]["val_bits"])
-            told = {"params": kind.params(width), "lr": lr, "val_bits": {lr: trained[lr]["val_bits"] for lr in runs}}
-            best[runs[lr]] = told | {key: trained[lr][key] for key in ("step_ms", "epochs")}
-            print(f"{kind.name}, {size}: {trained[lr]['val_bits']:.3f} bits on validation", flush=True)
+                trainings = pool.map(train, runs.values(), [[*how, "--lr", lr] for lr in runs])
+                trained = dict(zip(runs, trainings, strict=True))
+            told = {lr: training["val_bits"] for lr, training in trained.items()}
+            lr = min(told, key=lambda lr: told[lr])
+            rows[name] = {"params": kind.params(width), "lr": lr, "val_bits": told}
+            rows[name] |= {key: trained[lr][key] for key in ("step_ms", "epochs")}
+            best[name] = runs[lr]
+            print(f"{name}: {told[lr]:.3f} bits on validation", flush=True)
     with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(lambda run: kept(run / "bits.json", "evaluate", run, "--data", data, *chosen), best))
-    for run, told in best.items():
+        list(pool.map(lambda run: kept(run / "bits.json", "evaluate", run, "--data", data, *chosen), best.values()))
+    for name, run in best.items():
         report = json.loads((run / "bits.json").read_text())
-        rows[run.name.rsplit("-", 1)[0]] = {"bits": report["bits"], "ci95": report["ci95"]} | told
+        rows[name] |= {"bits": report["bits"], "ci95": report["ci95"]}
     (out / "table.json").write_text(json.dumps(rows, indent=1))
     (out / "table.md").write_text(table(rows))
     print(table(rows))
@@ -134,4 +136,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SystemExit(str(error)) from None

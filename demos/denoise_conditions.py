@@ -19,8 +19,8 @@ import typer
 from compare_mixers import audiossm
 from torch import Tensor
 
-from audiossm.data import augment, find_clips, resample
-from audiossm.data.codec import quantised_bands, telephone
+from audiossm.data import augment, find_clips, read_audio
+from audiossm.training.codec import quantised_bands, telephone
 
 CLIPPED = 0.2  # of the peak: what is above is cut off
 CODED_DB = 10.0  # of each band over the noise of its steps
@@ -28,9 +28,8 @@ DECAY, EARLY = 0.4, 0.05  # seconds in which a room's sound decays by 60 dB, and
 MUSIC_DB = 5.0  # of speech over music
 METRICS = ("pesq", "stoi", "estoi", "si_sdr")
 
-Change = Callable[
-    [Tensor, Tensor, int], tuple[Tensor, Tensor]
-]  # noisy, clean (1, n) at a rate in Hz -> the same, worse
+# Noisy, clean (1, n) at a rate in Hz -> the same, worse.
+Change = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 def as_recorded(noisy: Tensor, clean: Tensor, rate: int) -> tuple[Tensor, Tensor]:
@@ -65,19 +64,13 @@ def over(music: list[Path]) -> Change:
     """Return what puts music in the place of the noise, another piece for each file."""
 
     def change(noisy: Tensor, clean: Tensor, rate: int) -> tuple[Tensor, Tensor]:
-        piece = mono(music[int(torch.randint(len(music), ()))], rate)
+        piece, _ = read_audio(music[int(torch.randint(len(music), ()))], rate)
         begin = int(torch.randint(max(1, len(piece) - clean.shape[1]), ()))
         heard = torch.from_numpy(np.resize(piece[begin:], clean.shape[1])).unsqueeze(0)
         gain = augment.active_level(clean, rate) / augment.level(heard) * 10 ** (-MUSIC_DB / 20)
         return clean + gain * heard, clean
 
     return change
-
-
-def mono(path: Path, rate: int) -> np.ndarray:
-    """Read a recording (n,) float32 at a rate."""
-    audio, own = soundfile.read(path, dtype="float32", always_2d=True)
-    return resample(audio.mean(1), own, rate)
 
 
 def main(
@@ -105,9 +98,9 @@ def worse(pairs: Path, change: Change) -> Iterator[tuple[Path, np.ndarray, np.nd
     """Give each pair as it is in a condition: the noisy file's path, both recordings (n,), the rate in Hz."""
     torch.manual_seed(0)
     for path in sorted((pairs / "noisy").iterdir()):
-        rate = soundfile.info(path).samplerate
-        noisy, clean = (torch.from_numpy(mono(pairs / kind / path.name, rate))[None] for kind in ("noisy", "clean"))
-        heard, wanted = change(noisy, clean, rate)
+        noisy, rate = read_audio(path)
+        clean, _ = read_audio(pairs / "clean" / path.name, rate)
+        heard, wanted = change(torch.from_numpy(noisy)[None], torch.from_numpy(clean)[None], rate)
         yield path, heard[0].numpy(), wanted[0].numpy(), rate
 
 
@@ -123,4 +116,7 @@ def table(rows: dict[str, dict]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SystemExit(str(error)) from None

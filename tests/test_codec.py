@@ -9,7 +9,7 @@ import torch
 
 from audiossm.data import augment
 from audiossm.data.augment import cut_above
-from audiossm.data.codec import TELEPHONE, coded, quantised_bands, telephone
+from audiossm.training.codec import TELEPHONE, coded, quantised_bands, telephone
 from audiossm.training.options import EnhanceOptions
 from audiossm.training.scenes import Scenes
 

@@ -405,6 +405,7 @@ def drive(module, x, dt, rates, b):
         ("mamba of rank 3 and 2 taps", 1, 75),
         ("mamba", 4, 125),
         ("mamba2", 1, 90),
+        ("mamba2", 4, 95),
         ("mamba2 in groups", 4, 100),
         ("mamba3", 1, 165),
         ("mamba3", 4, 170),

@@ -198,7 +198,7 @@ class EnhanceOptions(Optimisation):
         band_share, band_least: share of the windows in which all above a frequency is missing; the lowest such one, as
             a share of the highest that the rate holds.
         clip_share: share of the windows whose peaks are cut off, at a fifth of the highest or above.
-        codec_share: share of the windows that come through a telephone or a codec of few bits (`audiossm.data.codec`).
+        codec_share: share of the windows that come through a telephone or a codec (`audiossm.training.codec`).
         magnitude_weight, complex_weight: of the loss on compressed spectra, their magnitudes and themselves.
         sdr_weight: of the loss on the waveform, for each 10 dB of SI-SDR.
     """

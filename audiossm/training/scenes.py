@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from audiossm.data import augment
 from audiossm.data.augment import active_level, level, some
-from audiossm.data.codec import coded
+from audiossm.training.codec import coded
 from audiossm.training.options import EnhanceOptions
 
 QUIETEST = 1e-3  # RMS of speech: what is softer is a pause that fills a window, and not wanted

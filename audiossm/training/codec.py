@@ -1,14 +1,12 @@
 """What codecs leave of sound. Simulated on the device that trains: a real encoder takes longer than a training step."""
 
-from math import log1p
-
 import torch
 from torch import Tensor
 
 from audiossm.data.augment import cut_above
+from audiossm.tasks.quantise import FULL_SCALE, MuLaw
 
 TELEPHONE = 3400.0  # Hz, the highest that a telephone passes
-MU = 255  # of its law
 FRAME = 0.02  # seconds that a transform codec quantises together
 WIDEST = 5  # a band's frequency in Hz, over its width: what the ear takes together
 NARROWEST = 200.0  # Hz of a band
@@ -26,9 +24,8 @@ def coded(audio: Tensor, rate: int) -> Tensor:
 def telephone(audio: Tensor, rate: int) -> Tensor:
     """Leave what G.711 does: 8 bit mu-law, and nothing above 3,400 Hz. Clips (B, n) are within full scale."""
     narrow = cut_above(audio, rate, audio.new_full((len(audio), 1), TELEPHONE))
-    louder = narrow.sign() * (MU * narrow.abs()).log1p() / log1p(MU)
-    whole = ((louder + 1) / 2 * MU).round() / MU * 2 - 1
-    return whole.sign() * (whole.abs() * log1p(MU)).expm1() / MU
+    samples = (FULL_SCALE * narrow).round().clamp(-FULL_SCALE, FULL_SCALE - 1).to(torch.int16)
+    return MuLaw().decode(MuLaw().encode(samples))
 
 
 def quantised_bands(audio: Tensor, rate: int, clearness: Tensor) -> Tensor:
