@@ -72,12 +72,15 @@ def main(
     speed: Annotated[float, typer.Option(help="Share by which a step hears faster or slower, for small data.")] = 0.0,
     at_once: Annotated[int, typer.Option(help="Learning rates of a model that train at the same time.")] = 1,
     sizes: Annotated[str, typer.Option(help="Which of them.")] = ",".join(SIZES),
+    rate: Annotated[int | None, typer.Option(help="Hz to which all is resampled; the recordings' own.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="Rows of the manifest, as column=value.")] = None,
 ) -> None:
     """Fill the table's cells and write it."""
+    if unknown := set(sizes.split(",")) - set(SIZES):
+        raise ValueError(f"there is no size {', '.join(sorted(unknown))}; there are {', '.join(SIZES)}")
     chosen = [part for row in where or () for part in ("--where", row)]
     shared = ["--data", data, "--minutes", minutes, "--batch", batch, "--window", window, "--speed", speed]
-    shared += [*chosen, "--no-progress"]
+    shared += [*chosen, *(["--rate", rate] if rate else []), "--no-progress"]
     rows: dict[str, dict[str, Any]] = {}
     out.mkdir(parents=True, exist_ok=True)
     best: dict[str, Path] = {}  # each model's run
