@@ -113,7 +113,7 @@ def test_a_resampler_needs_no_future():
 
 def test_a_frame_may_give_nothing():
     """The first frame of a model whose delay is as long."""
-    assert Resampler(16000, 8000).frame(np.zeros((2, 9), np.float32), 0, 111, 111).shape == (2, 0)
+    assert Resampler(16000, 8000).frame(np.zeros((9, 2), np.float32), 0, 111, 111).shape == (0, 2)
 
 
 def test_two_channels_are_two_streams(model):

@@ -19,7 +19,7 @@ def checked(chunk: np.ndarray) -> np.ndarray:
 
 def cleaned(chunk: np.ndarray) -> tuple[np.ndarray, int]:
     """Return audio of an accepted type as floats, and how many values were no audio: each is replaced by 0."""
-    if chunk.dtype == np.int16:
+    if chunk.dtype.kind == "i":
         return chunk * np.float64(1 / 32768), 0
     if np.vdot(chunk, chunk) <= ABSURD:
         return chunk, 0

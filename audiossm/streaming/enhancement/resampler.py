@@ -42,16 +42,18 @@ class Resampler:
         return -(-samples * self._over // self._step)
 
     def frame(self, audio: np.ndarray, first: int, begin: int, end: int) -> np.ndarray:
-        """Return the outputs begin ... end - 1, (C, end - begin).
+        """Return the outputs begin ... end - 1, (end - begin) or (end - begin, C).
 
-        audio: (C, n) float32, the samples of the input from index `first` on.
+        audio: (n,) or (n, C) float32, the samples of the input from index `first` on.
         """
         if begin == end:
-            return audio[:, :0]
+            return audio[:0]
         m, newest = np.arange(begin, end), self.newest(begin)
         weights = self._weights[m * self._step % self._over * self._phases // self._over]
-        audio = np.ascontiguousarray(audio[:, newest - self.reach + 1 - first : self.newest(end - 1) + 1 - first])
+        audio = audio[newest - self.reach + 1 - first : self.newest(end - 1) + 1 - first]
+        rows = np.ascontiguousarray(audio.T.reshape(-1, len(audio)))
         # sliding_window_view makes strings anew in each call, for which Python's table of them grows by a MiB or two.
-        shape = len(audio), audio.shape[1] - self.reach + 1, self.reach
-        windows = np.ndarray(shape, np.float32, audio, strides=(*audio.strides, audio.itemsize))
-        return np.einsum("cmt,mt->cm", windows[:, m * self._step // self._over - newest], weights)
+        shape = len(rows), rows.shape[1] - self.reach + 1, self.reach
+        windows = np.ndarray(shape, np.float32, rows, strides=(*rows.strides, rows.itemsize))
+        resampled = np.einsum("cmt,mt->cm", windows[:, m * self._step // self._over - newest], weights)
+        return resampled.T.reshape(-1, *audio.shape[1:])

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from audiossm.streaming.enhancement.model import Enhancer
 
 
+ROOM = 4096  # samples that the memory for the input takes before it moves
+
+
 class EnhancementStream:
     """The changing half of an enhancement model: open it with `model.stream(rate)`.
 
@@ -90,33 +93,47 @@ class EnhancementStream:
         """Take the memory for channels."""
         facts, self._shape = self.model.metadata, shape
         channels = shape[0] if shape else 1
-        self._audio = np.zeros((channels, facts.frame), np.float32)
-        self._enhanced = np.zeros((channels, facts.frame), np.float32)
+        audio, enhanced = (np.zeros((channels, facts.frame), np.float32) for _ in "io")
         # The state goes from the first buffer to the second, then back.
         self._states = states = np.zeros((2, channels, facts.state_size), np.float32)
-        known = {"audio": self._audio, "audio_out": self._enhanced}
+        known = {"audio": audio, "audio_out": enhanced}
         self._calls = [
             bind(self.model.session, known | {"state": states[turn], "state_out": states[1 - turn]}) for turn in (0, 1)
         ]
+        # The model's rows seen as a chunk: to copy between arrays of one shape takes half as long, for few samples.
+        self._audio, self._enhanced = (rows.T.reshape(-1, *shape) for rows in (audio, enhanced))
         # Before its beginning there was silence.
         past, late = (side.reach if side else 0 for side in (self._down, self._up))
-        self._dry, self._dry_from = np.zeros((channels, past), np.float32), -past  # input that is still needed
-        self._wet = np.zeros((channels, late), np.float32)  # the same of the model's output
+        self._dry, self._dry_from = np.zeros((past, *shape), np.float32), -past  # input that is still needed
+        self._wet = np.zeros((late, *shape), np.float32)  # the same of the model's output
 
     def _run(self, chunk: np.ndarray) -> np.ndarray:
         """Hear a chunk; return the output of all frames that it completes, in the shape of chunks."""
-        assert self._shape is not None
         chunk, bad = cleaned(chunk)
         self.bad_samples += bad
-        self._heard += len(chunk)
-        rows = chunk.T.reshape(len(self._dry), -1)
-        self._dry = np.concatenate([self._dry, rows], axis=1, dtype=np.float32, casting="same_kind")
+        self._keep(chunk)
         pieces = []
         while self._heard >= self._needed():
             pieces.append(self._complete())
-        self._forget()
-        ready = pieces[0] if len(pieces) == 1 else np.concatenate([self._wet[:, :0], *pieces], axis=1)
-        return ready.T.reshape(-1, *self._shape)
+        return pieces[0] if len(pieces) == 1 else np.concatenate([self._wet[:0], *pieces])
+
+    def _keep(self, chunk: np.ndarray) -> None:
+        """Append input to what is still needed; where there is no more room, that moves to a new place."""
+        end = self._heard - self._dry_from
+        if end + len(chunk) > len(self._dry):
+            oldest = self._oldest()
+            room = np.empty((len(chunk) + ROOM, *chunk.shape[1:]), np.float32)
+            self._dry = np.concatenate([self._dry[oldest - self._dry_from : end], room])
+            self._dry_from, end = oldest, self._heard - oldest
+        self._dry[end : end + len(chunk)] = chunk
+        self._heard += len(chunk)
+
+    def _oldest(self) -> int:
+        """Return the first sample of input that the next frame or the mix needs."""
+        oldest = self._frames * self._frame
+        if self._down:
+            oldest = self._down.newest(oldest) - self._down.reach + 1
+        return min(oldest, self._given)
 
     def _needed(self) -> int:
         """How many samples of input complete the next frame."""
@@ -130,39 +147,31 @@ class EnhancementStream:
             if self._down:
                 self._audio[:] = self._down.frame(self._dry, self._dry_from, begin, end)
             else:
-                self._audio[:] = self._dry[:, begin - self._dry_from : end - self._dry_from]
+                self._audio[:] = self._dry[begin - self._dry_from : end - self._dry_from]
             self.model.session.run_with_iobinding(self._calls[self._turn])
             self._turn = 1 - self._turn
         self._frames += 1
         ready = (self._up.count(end) if self._up else end) - self._delay
         mixed = self._mixed(self._at_rate(end, max(0, ready)), 0 if self.skipping else self.strength)
-        self._given += mixed.shape[1]
+        self._given += len(mixed)
         return mixed
 
     def _at_rate(self, end: int, ready: int) -> np.ndarray:
         """Return the model's output at the stream's rate, from what was given up to `ready`, aligned with the input."""
         begin, last = self._given + self._delay, ready + self._delay
         if not self._up:
-            return self._enhanced[:, begin - end + self._frame : last - end + self._frame]
-        wet = np.concatenate([self._wet, self._enhanced], axis=1)
-        self._wet = wet[:, -self._up.reach :]
-        return self._up.frame(wet, end - wet.shape[1], begin, last)
+            return self._enhanced[begin - end + self._frame : last - end + self._frame]
+        wet = np.concatenate([self._wet, self._enhanced])
+        self._wet = wet[-self._up.reach :]
+        return self._up.frame(wet, end - len(wet), begin, last)
 
     def _mixed(self, wet: np.ndarray, strength: float) -> np.ndarray:
         """Mix the output with the input, on the way to a strength that is reached within a frame."""
         if self._mix == strength == 1:
             return wet.copy()
         begin = self._given - self._dry_from
-        dry = self._dry[:, begin : begin + wet.shape[1]]
-        share = np.linspace(self._mix, strength, wet.shape[1] + 1, dtype=np.float32)[1:]
-        if wet.shape[1]:
+        dry = self._dry[begin : begin + len(wet)]
+        share = np.linspace(self._mix, strength, len(wet) + 1, dtype=np.float32)[1:]
+        if len(wet):
             self._mix = strength
-        return dry + share * (wet - dry)
-
-    def _forget(self) -> None:
-        """Drop the input that neither the next frame nor the mix needs."""
-        oldest = self._frames * self._frame
-        if self._down:
-            oldest = self._down.newest(oldest) - self._down.reach + 1
-        keep = min(oldest, self._given)
-        self._dry, self._dry_from = self._dry[:, keep - self._dry_from :].copy(), keep
+        return dry + (share * (wet - dry).T).T
