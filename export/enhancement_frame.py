@@ -11,6 +11,7 @@ from audiossm.backbones.places import EveryPlace
 from audiossm.export.packing import Packing, reverse
 from audiossm.export.short_time import ShortTime
 from audiossm.export.stack import JointSystem
+from audiossm.kernels.channelwise import add_rows
 from audiossm.mixers import S4D, MinGRU
 from audiossm.mixers.base import Mixer, State, part
 from audiossm.tasks.enhancement import FEATURES, EnhancementModel, SpectralMask
@@ -36,9 +37,11 @@ class SpectralFrame(nn.Module):
         self.past = network.analysis.window - network.frame
         self.packing = Packing(self.kept(network.initial_state(1)))
         self.short_time = ShortTime(network.analysis.window, network.frame)
-        place = self.short_time.frequency
-        self.gather = network.gather[place] * self.short_time.once[:, None]
-        self.spread = network.spread[:, place] * self.short_time.stands_for
+        place, bands = self.short_time.frequency, len(network.spread)
+        # The first bands of all places, then the second ones ...: bands as a matrix have the places as columns.
+        self.order = torch.arange(bands).view(network.places, -1).T.flatten()
+        self.gather = network.gather[place][:, self.order] * self.short_time.once[:, None]
+        self.spread = network.spread[self.order][:, place] * self.short_time.stands_for
         # A single number up to 1e-8 counts as zero for the exporter, which leaves out its addition.
         self.quiet = torch.full(place.shape, network.compression.floor)
 
@@ -55,33 +58,33 @@ class SpectralFrame(nn.Module):
         """Run a frame."""
         before = self.packing.unpack(state)
         heard = torch.cat((before["past"], audio), dim=1)
-        spectrum = self.short_time.spectrum(heard)  # (B, 2, 1, F)
+        spectrum = self.short_time.spectrum(heard)  # (B, 1, 2, F)
         u, after = self.blocks(self.widened(spectrum), before)
         start, end = self.short_time.audio(spectrum, self.gains(u)).chunk(2, dim=1)
-        return start + before["tail"], torch.cat((heard[:, -self.past :], *after, end), dim=1)
+        _, past = heard.split([audio.shape[1], self.past], dim=1)  # cheaper than a slice
+        return start + before["tail"], torch.cat((past, *after, end), dim=1)
 
     def widened(self, spectrum: Tensor) -> Tensor:
         """Return what the blocks hear, (B, P, C)."""
         network, power = self.network, self.network.compression.power
-        squares = (spectrum * spectrum).sum(1, keepdim=True) + self.quiet
-        features = torch.cat((squares.sqrt(), spectrum), 1) * squares ** ((power - 1) / 2)  # (B, 3, 1, F)
-        scale, shift = (constant.view(FEATURES, 1, -1) for constant in network.norm.constants())
-        constant = network.widen(self.by_place(shift[None])) + network.place
+        squares = add_rows(spectrum * spectrum) + self.quiet  # (B, 1, 1, F)
+        features = torch.cat((squares.sqrt(), spectrum), 2) * squares ** ((power - 1) / 2)  # (B, 1, 3, F)
+        scale, shift = (constant.view(FEATURES, -1)[:, self.order] for constant in network.norm.constants())
+        constant = network.widen(self.by_place(shift)) + network.place
         return self.by_place((features @ self.gather) * scale) @ network.widen.weight.T + constant
 
     def by_place(self, features: Tensor) -> Tensor:
-        """Return features of bands (B, 3, 1, bands) as those of places, (B, P, 3 fold)."""
-        places, width = self.network.places, self.network.widen.in_features
-        return features.reshape(-1, FEATURES, places, width // FEATURES).transpose(1, 2).reshape(-1, places, width)
+        """Return features of bands (B, 1, 3, bands) as those of places, (B, P, 3 fold)."""
+        return features.reshape(-1, self.network.widen.in_features, self.network.places).mT
 
     def gains(self, u: Tensor) -> Tensor:
-        """Return the complex gain of each frequency, times how many it stands for: (B, 1, 2, F)."""
+        """Return the complex gain of each frequency, times how many it stands for: (B, 2, 1, F)."""
         network = self.network
-        gains = u @ network.head.weight.T + (network.head.bias + network.head_place)  # (B, P, 2 fold)
-        gains = gains.unflatten(-1, (2, -1)).transpose(1, 2).reshape(-1, 1, 2, len(self.spread))
+        gains = network.head.weight @ u.mT + (network.head.bias + network.head_place).T  # (B, 2 fold, P)
+        gains = gains.reshape(-1, 2, 1, len(self.spread))
         # What lets the floor pass is a constant too, and 1 - floor goes into the matrix.
         share = 1 - network.floor
-        return (gains.tanh() + network.passing / share) @ (share * self.spread)
+        return (gains.tanh() + network.passing.unsqueeze(1) / share) @ (share * self.spread)
 
 
 class OneSystem(nn.Module):

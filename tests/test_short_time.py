@@ -18,9 +18,9 @@ def test_small_products_are_the_large_ones(window, hop):
     spectrum, gains = analysis.spectra(heard), torch.randn(3, 2, window // 2 + 1)
     place = small.frequency
     got = small.spectrum(heard)
-    torch.testing.assert_close(got.squeeze(2), spectrum[..., place], rtol=0, atol=1e-5)
+    torch.testing.assert_close(got.squeeze(1), spectrum[..., place], rtol=0, atol=1e-5)
     assert int(small.once.sum()) == window // 2 + 1 and int(small.stands_for.sum()) == window
     product = torch.view_as_complex(spectrum.mT.contiguous()) * torch.view_as_complex(gains.mT.contiguous())
     want = torch.cat((product.real, product.imag), 1) @ synthesis.matrix
-    audio = small.audio(got, (gains[..., place] * small.stands_for).unsqueeze(1))
+    audio = small.audio(got, (gains[..., place] * small.stands_for).unsqueeze(2))
     torch.testing.assert_close(audio, want, rtol=0, atol=1e-5)
