@@ -1,6 +1,6 @@
 """How a denoiser does where recordings are worse than noisy: clipped, from a telephone, coded, in a room, over music.
 
-    python demos/denoise_conditions.py MODEL PAIRS OUT [--music DIR]
+    python demos/denoise_conditions.py MODEL PAIRS OUT [--over music=DIR --over voices=DIR]
 
 PAIRS holds noisy/ and clean/, files of equal names. Each condition is made of them in OUT/CONDITION, the same at every
 call, and `audiossm evaluate` compares what is heard and what the model makes of it with the clean speech; in a room,
@@ -25,7 +25,7 @@ from audiossm.training.codec import quantised_bands, telephone
 CLIPPED = 0.2  # of the peak: what is above is cut off
 CODED_DB = 10.0  # of each band over the noise of its steps
 DECAY, EARLY = 0.4, 0.05  # seconds in which a room's sound decays by 60 dB, and of it those that count as speech
-MUSIC_DB = 5.0  # of speech over music
+OVER_DB = 5.0  # of speech over what stands in the place of the noise
 METRICS = ("pesq", "stoi", "estoi", "si_sdr")
 
 # Noisy, clean (1, n) at a rate in Hz -> the same, worse.
@@ -60,26 +60,29 @@ def in_a_room(noisy: Tensor, clean: Tensor, rate: int) -> tuple[Tensor, Tensor]:
     return augment.heard_in(noisy, response), augment.heard_in(clean, early)
 
 
-def over(music: list[Path]) -> Change:
-    """Return what puts music in the place of the noise, another piece for each file."""
+def in_place_of_noise(recordings: list[Path]) -> Change:
+    """Return what puts a recording in the place of the noise, another for each file."""
 
     def change(noisy: Tensor, clean: Tensor, rate: int) -> tuple[Tensor, Tensor]:
-        piece, _ = read_audio(music[int(torch.randint(len(music), ()))], rate)
+        piece, _ = read_audio(recordings[int(torch.randint(len(recordings), ()))], rate)
         begin = int(torch.randint(max(1, len(piece) - clean.shape[1]), ()))
         heard = torch.from_numpy(np.resize(piece[begin:], clean.shape[1])).unsqueeze(0)
-        gain = augment.active_level(clean, rate) / augment.level(heard) * 10 ** (-MUSIC_DB / 20)
+        gain = augment.active_level(clean, rate) / augment.level(heard) * 10 ** (-OVER_DB / 20)
         return clean + gain * heard, clean
 
     return change
 
 
 def main(
-    model: str, pairs: Path, out: Path, music: Annotated[Path | None, typer.Option(help="Folder of music.")] = None
+    model: str,
+    pairs: Path,
+    out: Path,
+    over: Annotated[list[str] | None, typer.Option(help="NAME=DIR of what else may lie under speech.")] = None,
 ) -> None:
     """Make the conditions, and a table of what the model gains in each."""
     changes = {c.__name__.replace("_", " "): c for c in (as_recorded, clipped, by_telephone, coded, in_a_room)}
-    if music is not None:
-        changes["over music"] = over([clip.path for clip in find_clips(music, "test")])
+    for name, _, folder in (each.partition("=") for each in over or ()):
+        changes[f"over {name}"] = in_place_of_noise([clip.path for clip in find_clips(Path(folder), "test")])
     rows = {}
     for name, change in changes.items():
         folder = out / name.replace(" ", "-")
