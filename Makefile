@@ -27,9 +27,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@.ci/sound-packages
 	@test -x $(VENV)/bin/pip || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing audiossm and PyTorch into $(VENV): about two minutes, 4.6 GB the first time"
-	@$(RUN) pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(RUN) pip install -qq --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@$(RUN) pip install -qq --disable-pip-version-check -c constraints.txt pesq 2>/dev/null \
 		|| echo "pesq could not be compiled (it takes a C compiler): enhanced speech is not scored, all else works"
+	@$(RUN) compileall -qq -j 0 $(VENV)/lib || true  # on all cores: pip takes one; some files are not for this Python
 	@touch $@
 	@echo "Ready. Try: $(VENV)/bin/audiossm --help"
 

@@ -4,14 +4,19 @@ import importlib.util
 import json
 import subprocess
 import sys
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from audiossm.cli import main
+
 DEMO = Path(__file__).parents[1] / "demos" / "compare_mixers.py"
-SMALL = ["--params", "20000", "--layers", "1", "--epochs", "1", "--seeds", "1", "--at-once", "2", "--lrs", "0.004"]
+SMALL = ["--params", "20000", "--layers", "1", "--epochs", "1", "--seeds", "1", "--lrs", "0.004"]
 
 
 @pytest.fixture
@@ -30,17 +35,32 @@ def compare(demo, data, out, mixers):
     return CliRunner().invoke(app, [str(data), str(out), "--mixers", mixers, *SMALL])
 
 
-def test_the_table_is_filled_once_and_tells_what_fails(demo, toys, tmp_path):
+@pytest.fixture
+def at_hand(demo, monkeypatch):
+    """Let the program's commands run here, not in processes that import torch anew; nor in threads: torch's exporter,
+    used in a thread that has ended, crashes.
+    """
+
+    def audiossm(*arguments):
+        with pytest.raises(SystemExit) as left, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            main([str(argument) for argument in arguments])
+        if left.value.code:
+            raise RuntimeError(err.getvalue().strip())
+        return out.getvalue()
+
+    monkeypatch.setattr(demo, "audiossm", audiossm)
+    monkeypatch.setattr(demo, "ThreadPoolExecutor", lambda at_once: nullcontext(SimpleNamespace(map=map)))
+
+
+def test_the_table_is_filled_once_and_tells_what_fails(demo, at_hand, toys, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "lstm-lr0.004-0").write_text("in the way of a run folder")
-    command = [sys.executable, DEMO, toys, out, "--mixers", "lstm,gru", *SMALL]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr == "not in the table: lstm\n", done.stderr
-    assert "lstm, learning rate 0.004, seed 0 failed: audiossm: " in done.stdout
+    done = compare(demo, toys, out, "lstm,gru")
+    assert done.exit_code == 1 and "lstm, learning rate 0.004, seed 0 failed: audiossm: " in done.stdout
     rows = json.loads((out / "table.json").read_text())
     assert set(rows) == {"gru"} and abs(rows["gru"]["params"] - 20000) < 4000
-    assert done.stdout.endswith((out / "table.md").read_text() + "\n") and "| gru |" in done.stdout
+    assert (out / "table.md").read_text() + "\n" in done.stdout and "| gru |" in done.stdout
     assert (out / "table.png").stat().st_size > 5000
 
     files = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
@@ -48,6 +68,19 @@ def test_the_table_is_filled_once_and_tells_what_fails(demo, toys, tmp_path):
     assert compare(demo, toys, out, "gru").exit_code == 0
     again = {path for path, time in files.items() if path.stat().st_mtime_ns != time}
     assert again == {out / "gru-lr0.004-0" / "bench.json"}
+
+
+def test_as_a_program_whose_command_fails(toys, tmp_path):
+    """All is there but the last command's file, which is none."""
+    run = tmp_path / "lstm-lr0.004-0"
+    run.mkdir()
+    (run / "model.json").write_text(json.dumps({"training": {"val_accuracy": 50.0}}))
+    for name in ("model.safetensors", "accuracy.json", "streams.json", "model.onnx"):
+        (run / name).touch()
+    command = [sys.executable, DEMO, toys, tmp_path, "--mixers", "lstm", *SMALL, "--at-once", "2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "not in the table: lstm\n", done.stderr
+    assert "lstm, learning rate 0.004, seed 0 failed: audiossm: " in done.stdout
 
 
 def test_an_unknown_mixer_is_one_line(demo, toys, tmp_path):

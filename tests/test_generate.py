@@ -442,15 +442,18 @@ def test_a_day_is_begun_at_once_and_a_stopped_one_is_playable(folder, tmp_path):
         text=True,
     )
     part = tmp_path / "day.wav.part"
-    for _ in range(600):
-        if part.exists() and part.stat().st_size > 40000:
-            break
-        time.sleep(0.1)
-    before = resident(process.pid)
-    time.sleep(0.5)
-    assert resident(process.pid) < before + 8
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    try:
+        for _ in range(600):
+            if part.exists() and part.stat().st_size > 40000:
+                break
+            time.sleep(0.1)
+        before = resident(process.pid)
+        time.sleep(0.5)
+        assert resident(process.pid) < before + 8
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()  # or a failure would leave it running for the day
     facts = json.loads(out)
     assert process.returncode == 130 and facts["stopped"] and "Traceback" not in err
     audio, _ = soundfile.read(tmp_path / "day.wav")

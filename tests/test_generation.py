@@ -239,8 +239,16 @@ def test_data_on_disk_gives_the_same_weights(whole, folder, tmp_path):
     assert equal(weights(whole), weights(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("how", [{}, {"carry": True}, {"speed": 0.1, "softer": 6.0}], ids=str)
-@pytest.mark.parametrize(("epoch", "batch"), [(1, 0), (1, 7)])
+@pytest.mark.parametrize(
+    ("how", "epoch", "batch"),
+    [
+        ({}, 1, 0),
+        ({"carry": True}, 1, 0),
+        ({"carry": True}, 1, 7),  # inside an epoch
+        ({"speed": 0.1, "softer": 6.0}, 1, 7),
+    ],
+    ids=str,
+)
 def test_a_resumed_run_is_the_uninterrupted_one(folder, tmp_path, monkeypatch, how, epoch, batch):
     options = replace(OPTIONS, **how, epochs=2)
     train(folder, tmp_path / "whole", options)

@@ -10,9 +10,8 @@ import pytest
 from .kernel_checks import GPU, INTERPRETED
 
 HERE = Path(__file__).parent
-LONG = ["ssd", "ssm_conv", "selective_scan", "linear_scan", "causal_conv1d"]
-PARTS = {name: [HERE / f"test_gpu_{name}.py"] for name in LONG}
-PARTS["others"] = sorted(set(HERE.glob("test_gpu_*.py")) - {path for [path] in PARTS.values()})
+SCANS = [HERE / f"test_gpu_{name}.py" for name in ("linear_scan", "selective_scan", "ssd")]
+PARTS = {"scans": SCANS, "others": sorted(set(HERE.glob("test_gpu_*.py")) - set(SCANS))}  # each takes half of the time
 
 
 @pytest.mark.skipif(GPU or INTERPRETED, reason="the kernels run in this process")

@@ -404,14 +404,13 @@ def drive(module, x, dt, rates, b):
     (
         ("mamba of rank 3 and 2 taps", 1, 75),
         ("mamba", 4, 125),
-        ("mamba2", 1, 90),
         ("mamba2", 4, 95),
         ("mamba2 in groups", 4, 100),
-        ("mamba3", 1, 165),
         ("mamba3", 4, 170),
     ),
 )
 def test_the_exported_file_is_the_module(name, steps, nodes):
+    """Frames of one step, a keyword model's: tests/test_catalog.py."""
     module = build(name, torch.float32)
     u, start = noise(module, 3, FRAMES * steps), random_state(module, 3)
     found, state, graph = run_as_file(module, u, start, steps)

@@ -128,10 +128,10 @@ def test_a_finer_rate_gives_the_same_to_first_order_for_a_smooth_signal():
 # Its file
 
 
-@pytest.mark.parametrize("length", (1, 4))
-def test_file(length):
+def test_file():
+    """Of frames of four steps; of one, a keyword model's: tests/test_catalog.py."""
     torch.manual_seed(0)
-    check_file(S5(7, d_state=12, blocks=2), 7, length)
+    check_file(S5(7, d_state=12, blocks=2), 7)
 
 
 def test_file_of_a_long_frame_at_another_rate():

@@ -34,7 +34,7 @@ RATE = 4000  # of what is generated
 def generator(file, **sizes):
     """A model of random parameters as files."""
     torch.manual_seed(0)
-    model = GenerationModel(GenerationConfig(rate=RATE, d_model=8, layers=2, d_state=4, **sizes)).eval()
+    model = GenerationModel(GenerationConfig(rate=RATE, d_model=8, layers=1, d_state=4, **sizes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
