@@ -2,10 +2,12 @@
 
 import contextlib
 import gc
+import importlib
 import io
 import os
 from functools import cache
 from itertools import chain, count
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -121,6 +123,13 @@ def one_thread():
 
 # Real sound cards: they take their time, and share a process so that no two are heard at once. Then what takes longest.
 FIRST = ["test_live.py", "test_denoise_live.py", "test_interpreter.py"]
+
+
+@pytest.fixture
+def demo(monkeypatch):
+    """Import a program of demos/, by its name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "demos"))  # where they find one another
+    return importlib.import_module
 
 
 def pytest_configure(config):

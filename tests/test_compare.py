@@ -1,6 +1,5 @@
 """The table of mixers: one command fills it, and goes on where it stopped."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -20,23 +19,19 @@ SMALL = ["--params", "20000", "--layers", "1", "--epochs", "1", "--seeds", "1", 
 
 
 @pytest.fixture
-def demo(monkeypatch):
-    """The program as a module."""
-    monkeypatch.syspath_prepend(str(DEMO.parent))
-    spec = importlib.util.spec_from_file_location("compare_mixers", DEMO)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def table(demo):
+    """The program."""
+    return demo("compare_mixers")
 
 
-def compare(demo, data, out, mixers):
+def compare(table, data, out, mixers):
     app = typer.Typer()
-    app.command()(demo.main)
+    app.command()(table.main)
     return CliRunner().invoke(app, [str(data), str(out), "--mixers", mixers, *SMALL])
 
 
 @pytest.fixture
-def at_hand(demo, monkeypatch):
+def at_hand(table, monkeypatch):
     """Let the program's commands run here, not in processes that import torch anew; nor in threads: torch's exporter,
     used in a thread that has ended, crashes.
     """
@@ -48,15 +43,15 @@ def at_hand(demo, monkeypatch):
             raise RuntimeError(err.getvalue().strip())
         return out.getvalue()
 
-    monkeypatch.setattr(demo, "audiossm", audiossm)
-    monkeypatch.setattr(demo, "ThreadPoolExecutor", lambda at_once: nullcontext(SimpleNamespace(map=map)))
+    monkeypatch.setattr(table, "audiossm", audiossm)
+    monkeypatch.setattr(table, "ThreadPoolExecutor", lambda at_once: nullcontext(SimpleNamespace(map=map)))
 
 
-def test_the_table_is_filled_once_and_tells_what_fails(demo, at_hand, toys, tmp_path):
+def test_the_table_is_filled_once_and_tells_what_fails(table, at_hand, toys, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "lstm-lr0.004-0").write_text("in the way of a run folder")
-    done = compare(demo, toys, out, "lstm,gru")
+    done = compare(table, toys, out, "lstm,gru")
     assert done.exit_code == 1 and "lstm, learning rate 0.004, seed 0 failed: audiossm: " in done.stdout
     rows = json.loads((out / "table.json").read_text())
     assert set(rows) == {"gru"} and abs(rows["gru"]["params"] - 20000) < 4000
@@ -65,7 +60,7 @@ def test_the_table_is_filled_once_and_tells_what_fails(demo, at_hand, toys, tmp_
 
     files = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
     (out / "gru-lr0.004-0" / "bench.json").unlink()
-    assert compare(demo, toys, out, "gru").exit_code == 0
+    assert compare(table, toys, out, "gru").exit_code == 0
     again = {path for path, time in files.items() if path.stat().st_mtime_ns != time}
     assert again == {out / "gru-lr0.004-0" / "bench.json"}
 
@@ -83,12 +78,12 @@ def test_as_a_program_whose_command_fails(toys, tmp_path):
     assert "lstm, learning rate 0.004, seed 0 failed: audiossm: " in done.stdout
 
 
-def test_an_unknown_mixer_is_one_line(demo, toys, tmp_path):
-    done = compare(demo, toys, tmp_path / "out", "s4d,nonsense")
+def test_an_unknown_mixer_is_one_line(table, toys, tmp_path):
+    done = compare(table, toys, tmp_path / "out", "s4d,nonsense")
     assert done.exit_code == 2 and "there is no mixer 'nonsense'" in " ".join(done.stderr.split())
 
 
-def test_the_other_seeds_take_the_learning_rate_that_validates_best(demo, toys, tmp_path, monkeypatch):
+def test_the_other_seeds_take_the_learning_rate_that_validates_best(table, toys, tmp_path, monkeypatch):
     trained = []
     validation = {("gru", "0.004"): 80.0, ("gru", "0.001"): 90.0}
 
@@ -103,9 +98,9 @@ def test_the_other_seeds_take_the_learning_rate_that_validates_best(demo, toys, 
             return ""
         raise RuntimeError("nothing to evaluate")
 
-    monkeypatch.setattr(demo, "audiossm", audiossm)
+    monkeypatch.setattr(table, "audiossm", audiossm)
     with pytest.raises(SystemExit):
-        demo.main(toys, tmp_path / "out", mixers="gru", params=20000, layers=1, seeds=3, lrs="0.004,0.001")
+        table.main(toys, tmp_path / "out", mixers="gru", params=20000, layers=1, seeds=3, lrs="0.004,0.001")
     assert trained == [
         ("gru", "lr0.004", "0"),
         ("gru", "lr0.001", "0"),

@@ -1,35 +1,27 @@
 """The table of generation models: equal parameters, the rate that validates best, cells that are made once."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).parents[1] / "demos" / "compare_generation.py"
-
 
 @pytest.fixture
-def demo(monkeypatch):
-    """The program as a module."""
-    monkeypatch.syspath_prepend(str(DEMO.parent))
-    spec = importlib.util.spec_from_file_location("compare_generation", DEMO)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def table(demo):
+    """The program."""
+    return demo("compare_generation")
 
 
 @pytest.mark.parametrize("size", ["small", "middle", "published"])
-def test_the_rivals_have_as_many_parameters(demo, size):
-    (sashimi, *rivals), width = demo.models(*demo.SIZES[size]), demo.SIZES[size][1]
+def test_the_rivals_have_as_many_parameters(table, size):
+    (sashimi, *rivals), width = table.models(*table.SIZES[size]), table.SIZES[size][1]
     params = sashimi[0].params(width)
     assert len(rivals) == 2
     for kind, width in rivals:
         assert kind.params(width) == pytest.approx(params, rel=0.05), kind.name
 
 
-def test_the_table_has_the_rate_that_validates_best_and_makes_no_cell_twice(demo, tmp_path, monkeypatch):
+def test_the_table_has_the_rate_that_validates_best_and_makes_no_cell_twice(demo, table, tmp_path, monkeypatch):
     """The program's own commands are stood in for: what they do is tested elsewhere, and takes minutes."""
     given = []
 
@@ -43,10 +35,10 @@ def test_the_table_has_the_rate_that_validates_best_and_makes_no_cell_twice(demo
         (run / "model.json").write_text(json.dumps({"training": training}))
         return ""
 
-    for module in (demo, sys.modules["compare_mixers"]):
+    for module in (table, demo("compare_mixers")):
         monkeypatch.setattr(module, "audiossm", audiossm)
     for _ in range(2):
-        demo.main(tmp_path, tmp_path / "out", rates="0.001,0.01", sizes="small", rate=8000)
+        table.main(tmp_path, tmp_path / "out", rates="0.001,0.01", sizes="small", rate=8000)
     assert [command for command, *_ in given] == ["train"] * 6 + ["evaluate"] * 3
     assert all(arguments[arguments.index("--rate") + 1] == 8000 for command, *arguments in given[:6])
     assert {Path(arguments[1]).name for arguments in given[6:]} == {
@@ -58,6 +50,6 @@ def test_the_table_has_the_rate_that_validates_best_and_makes_no_cell_twice(demo
     assert "| gru-small | " in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_an_unknown_size_is_told(demo, tmp_path):
+def test_an_unknown_size_is_told(table, tmp_path):
     with pytest.raises(ValueError, match="there is no size huge; there are small, middle, published"):
-        demo.main(tmp_path, tmp_path / "out", sizes="small,huge")
+        table.main(tmp_path, tmp_path / "out", sizes="small,huge")
