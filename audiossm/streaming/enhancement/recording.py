@@ -100,10 +100,20 @@ def pairs(source: Path, out: Path) -> list[tuple[Path, Path]]:
     if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
         raise ValueError(f"{out} lies in the folder that is cleaned: give another one")
     known = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in known and path.is_file())
+    found = sorted(path for path in every_file(source) if path.suffix.lower() in known)
     if not found:
         raise ValueError(f"there is no sound file in {source}")
     out.mkdir(parents=True, exist_ok=True)
     if not os.access(out, os.W_OK):
         raise PermissionError(f"cannot write into {out}: it is read-only")
     return [(path, out / path.relative_to(source)) for path in found]
+
+
+def every_file(folder: Path) -> Iterator[Path]:
+    """Give the files in a folder and its folders. OSError where one cannot be read, which rglob would pass over."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for root, _, names in os.walk(folder, onerror=refuse):
+        yield from (path for path in (Path(root, name) for name in names) if path.is_file())
