@@ -27,6 +27,7 @@ COLUMNS = {
     "params": "parameters",
     "bits": "bits a sample",
     "ci95": "95 % interval",
+    "behind": "recordings with more than SaShiMi's",
     "lr": "learning rate",
     "val_bits": "validation, each rate",
     "step_ms": "ms a training step",
@@ -99,9 +100,11 @@ def main(
             print(f"{name}: {told[lr]:.3f} bits on validation", flush=True)
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(lambda run: kept(run / "bits.json", "evaluate", run, "--data", data, *chosen), best.values()))
-    for name, run in best.items():
-        report = json.loads((run / "bits.json").read_text())
-        rows[name] |= {"bits": report["bits"], "ci95": report["ci95"]}
+    reports = {name: json.loads((run / "bits.json").read_text()) for name, run in best.items()}
+    for name, report in reports.items():
+        ours = reports[f"sashimi-{name.rsplit('-', 1)[1]}"]["clips"].values()  # in one order, wherever they lay
+        more = sum(bits > least for bits, least in zip(report["clips"].values(), ours, strict=True))
+        rows[name] |= {"bits": report["bits"], "ci95": report["ci95"], "behind": f"{more} of {len(ours)}"}
     (out / "table.json").write_text(json.dumps(rows, indent=1))
     (out / "table.md").write_text(table(rows))
     print(table(rows))

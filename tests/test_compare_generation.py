@@ -28,7 +28,8 @@ def test_the_table_has_the_rate_that_validates_best_and_makes_no_cell_twice(demo
     def audiossm(command, *arguments):
         given.append((command, *arguments))
         if command == "evaluate":
-            return json.dumps({"bits": 3.0, "ci95": [2.9, 3.1]})
+            clips = {"a": 2.8, "b": 3.2} if "sashimi" in str(arguments[0]) else {"a": 2.8, "b": 3.3}
+            return json.dumps({"bits": 3.0, "ci95": [2.9, 3.1], "clips": clips})
         run, lr = (Path(arguments[arguments.index(option) + 1]) for option in ("--out", "--lr"))
         run.mkdir()
         training = {"val_bits": 4.0 if str(lr) == "0.01" else 5.0, "step_ms": 7.0, "epochs": 2.0}
@@ -47,6 +48,7 @@ def test_the_table_has_the_rate_that_validates_best_and_makes_no_cell_twice(demo
     rows = json.loads((tmp_path / "out" / "table.json").read_text())
     assert list(rows) == ["sashimi-small", "wavenet-small", "gru-small"]
     assert all(row["lr"] == "0.01" and row["bits"] == 3.0 for row in rows.values())
+    assert [row["behind"] for row in rows.values()] == ["0 of 2", "1 of 2", "1 of 2"]
     assert "| gru-small | " in (tmp_path / "out" / "table.md").read_text()
 
 
