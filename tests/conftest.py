@@ -63,31 +63,37 @@ def make():
 
 
 @pytest.fixture(scope="session")
-def trained(toys, tmp_path_factory):
-    """Return a run folder: a small model that `audiossm train` has taught the toy words, with its output in `said`."""
+def program():
+    """Run the program in this process, as `run` does, for fixtures that outlive a test."""
     from audiossm.cli import main
 
+    def program(*arguments):
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main([str(argument) for argument in arguments])
+        return left.value.code, out.getvalue(), err.getvalue()
+
+    return program
+
+
+@pytest.fixture(scope="session")
+def trained(program, toys, tmp_path_factory):
+    """Return a run folder: a small model that `audiossm train` has taught the toy words, with its output in `said`."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    said = io.StringIO()
     size = "--width 16 --layers 2 --d-state 4 --channels 24 --batch 14 --lr 0.01 --epochs 30 --no-progress"
-    with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(said):
-        main(["train", "keywords", "--data", str(toys), "--out", str(out), *size.split()])
-    assert left.value.code == 0
-    (out / "said").write_text(said.getvalue())
+    code, said, err = program("train", "keywords", "--data", toys, "--out", out, *size.split())
+    assert code == 0, err
+    (out / "said").write_text(said)
     return out
 
 
 @pytest.fixture(scope="session")
-def exported(trained, tmp_path_factory):
+def exported(program, trained, tmp_path_factory):
     """Return the trained model as a file, and what `audiossm export --json` said in `said`."""
-    from audiossm.cli import main
-
     out = tmp_path_factory.mktemp("exported") / "toy.onnx"
-    said = io.StringIO()
-    with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(said):
-        main(["export", str(trained), "--out", str(out), "--data-terms", "CC0 [toys]", "--json"])
-    assert left.value.code == 0
-    out.with_name("said").write_text(said.getvalue())
+    code, said, err = program("export", trained, "--out", out, "--data-terms", "CC0 [toys]", "--json")
+    assert code == 0, err
+    out.with_name("said").write_text(said)
     return out
 
 
@@ -118,11 +124,17 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-# The order
+@pytest.fixture
+def closed(monkeypatch):
+    """Let nobody read folders of the name closed: the tests may run as root, whom no mode keeps out."""
+    scan = os.scandir
 
+    def scandir(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
 
-# Real sound cards: they take their time, and share a process so that no two are heard at once. Then what takes longest.
-FIRST = ["test_live.py", "test_denoise_live.py", "test_interpreter.py"]
+    monkeypatch.setattr(os, "scandir", scandir)
 
 
 @pytest.fixture
@@ -130,6 +142,13 @@ def demo(monkeypatch):
     """Import a program of demos/, by its name."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "demos"))  # where they find one another
     return importlib.import_module
+
+
+# The order
+
+
+# Real sound cards: they take their time, and share a process so that no two are heard at once. Then what takes longest.
+FIRST = ["test_live.py", "test_denoise_live.py", "test_interpreter.py"]
 
 
 def pytest_configure(config):

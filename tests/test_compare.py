@@ -3,16 +3,13 @@
 import json
 import subprocess
 import sys
-from contextlib import nullcontext, redirect_stderr, redirect_stdout
-from io import StringIO
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import typer
 from typer.testing import CliRunner
-
-from audiossm.cli import main
 
 DEMO = Path(__file__).parents[1] / "demos" / "compare_mixers.py"
 SMALL = ["--params", "20000", "--layers", "1", "--epochs", "1", "--seeds", "1", "--lrs", "0.004"]
@@ -31,17 +28,16 @@ def compare(table, data, out, mixers):
 
 
 @pytest.fixture
-def at_hand(table, monkeypatch):
+def at_hand(program, table, monkeypatch):
     """Let the program's commands run here, not in processes that import torch anew; nor in threads: torch's exporter,
     used in a thread that has ended, crashes.
     """
 
     def audiossm(*arguments):
-        with pytest.raises(SystemExit) as left, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-            main([str(argument) for argument in arguments])
-        if left.value.code:
-            raise RuntimeError(err.getvalue().strip())
-        return out.getvalue()
+        code, out, err = program(*arguments)
+        if code:
+            raise RuntimeError(err.strip())
+        return out
 
     monkeypatch.setattr(table, "audiossm", audiossm)
     monkeypatch.setattr(table, "ThreadPoolExecutor", lambda at_once: nullcontext(SimpleNamespace(map=map)))

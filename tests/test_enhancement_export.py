@@ -1,7 +1,5 @@
 """An enhancement model as a file: it equals the module on speech, and a mistake in either is found."""
 
-import contextlib
-import io
 import json
 from types import SimpleNamespace
 
@@ -11,7 +9,6 @@ import pytest
 import soundfile
 import torch
 
-from audiossm.cli import main
 from audiossm.export import enhancement, export_enhancement
 from audiossm.streaming import load_enhancer
 from audiossm.streaming.constants import read_constants, with_constants
@@ -29,7 +26,7 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def made(request, tmp_path_factory):
+def made(program, request, tmp_path_factory):
     """A model whose norms and places have moved from where they began, and its file."""
     folder = tmp_path_factory.mktemp("enhancement")
     torch.manual_seed(0)
@@ -42,12 +39,10 @@ def made(request, tmp_path_factory):
         model.train()(0.1 * torch.randn(4, 4000, 1))  # running statistics
     model.eval()
     save_model(folder, model, {"hours": 0})
-    file, golden, said, told = folder / "dn.onnx", folder / "golden.json", io.StringIO(), io.StringIO()
-    options = ["--out", str(file), "--golden", str(golden), "--data-terms", "none", "--json"]
-    with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
-        main(["export", str(folder), *options])
-    assert (left.value.code, told.getvalue()) == (0, "")
-    return SimpleNamespace(model=model, folder=folder, file=file, golden=golden, said=json.loads(said.getvalue()))
+    file, golden = folder / "dn.onnx", folder / "golden.json"
+    code, said, err = program("export", folder, "--out", file, "--golden", golden, "--data-terms", "none", "--json")
+    assert (code, err) == (0, "")
+    return SimpleNamespace(model=model, folder=folder, file=file, golden=golden, said=json.loads(said))
 
 
 def test_the_file_is_the_module(made):

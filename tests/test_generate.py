@@ -1,8 +1,6 @@
 """Models that generate, as files: equal to the module, the same whatever runs them, and `audiossm generate`."""
 
-import contextlib
 import copy
-import io
 import json
 import os
 import signal
@@ -20,7 +18,6 @@ import pytest
 import soundfile
 import torch
 
-from audiossm.cli import main
 from audiossm.export import export_generation
 from audiossm.export.generation import build_generation, opened
 from audiossm.export.verify_generation import verify_generation
@@ -60,14 +57,13 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
+def folder(program, model, tmp_path_factory):
     """A run folder and what is exported from it: gen.onnx and its tiers."""
     folder = tmp_path_factory.mktemp("gen")
     save_model(folder, model, TRAINING)
-    with pytest.raises(SystemExit) as left, contextlib.redirect_stdout(io.StringIO()) as said:
-        golden = ["--golden", str(folder / "golden.json")]
-        main(["export", str(folder), "--out", str(folder / "gen.onnx"), "--data-terms", "CC0", *golden])
-    assert left.value.code == 0 and f"try: audiossm generate {folder / 'gen.onnx'} out.wav" in said.getvalue()
+    golden = ["--golden", folder / "golden.json"]
+    code, said, _ = program("export", folder, "--out", folder / "gen.onnx", "--data-terms", "CC0", *golden)
+    assert code == 0 and f"try: audiossm generate {folder / 'gen.onnx'} out.wav" in said
     return folder
 
 
