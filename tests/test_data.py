@@ -1,12 +1,15 @@
 """Data folders and audio files: what is read, in which split, and the one line that each mistake gives."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
 from audiossm.data import Clip, find_clips, load_clips, read_audio, resample, which_split
+from audiossm.data.audio import sound_files
+from audiossm.data.shards import find_shards
 
 
 def tone(rate=16000, seconds=1.0, hz=440.0):
@@ -306,3 +309,12 @@ def test_no_room_for_samples(tmp_path, rate, seconds):
 def test_nothing_to_load():
     with pytest.raises(ValueError, match="no clips to load"):
         load_clips([], 16000, 1.0)
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(toys, tmp_path, closed):
+    folder = tmp_path / "data"
+    shutil.copytree(toys, folder)
+    (folder / "closed").mkdir()
+    for look in (find_clips, sound_files, find_shards):
+        with pytest.raises(PermissionError, match="closed"):
+            look(folder)

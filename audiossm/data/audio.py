@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from audiossm.data.folder import Clip
-from audiossm.data.shards import AUDIO_SUFFIXES, open_member
+from audiossm.data.shards import AUDIO_SUFFIXES, files_in, open_member
 
 FLAT = 3  # samples in a row at full scale: a peak that only just reaches it has one or two
 FULL_SCALE = 32768.0  # int16 of a full-scale sample; soundfile divides by the same, so 16-bit files stay exact
@@ -109,10 +109,11 @@ def read_blocks(path: str | os.PathLike, rate: int, seconds: float = 10.0) -> It
 
 def sound_files(folder: str | os.PathLike) -> list[Path]:
     """List every sound file in or under a folder, sorted; FileNotFoundError where there is none."""
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    paths = sorted(p for p in files_in(Path(folder)) if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
     if not paths:
-        problem = "no sound files in" if Path(folder).is_dir() else "there is no folder"
-        raise FileNotFoundError(f"{problem} {folder}")
+        raise FileNotFoundError(f"no sound files in {folder}")
     return paths
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from audiossm.data.shards import AUDIO_SUFFIXES, find_shards, read_shards
+from audiossm.data.shards import AUDIO_SUFFIXES, find_shards, read_shards, refuse
 
 MANIFEST = "manifest.csv"
 SILENCE, OTHER = "_silence_", "_other_"  # the background classes: nobody speaks, or says another word
@@ -131,7 +131,7 @@ def _from_shards(root: Path, shards: Sequence[Path], label_column: str, where: M
 def _from_folders(root: Path) -> list[Clip]:
     """Walk a folder per word; files deeper down belong to the outermost folder, files in `root` to none."""
     found = []
-    for folder, inner, names in os.walk(root, followlinks=True):
+    for folder, inner, names in os.walk(root, onerror=refuse, followlinks=True):
         inner[:] = [name for name in inner if name != NOISE_FOLDER and not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:

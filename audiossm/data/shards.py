@@ -14,7 +14,7 @@ import json
 import os
 import tarfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,21 @@ def open_member(path: str | os.PathLike) -> Member | None:
     return None
 
 
+def refuse(error: OSError) -> None:
+    """Raise what keeps os.walk from reading a folder, which it would pass over."""
+    raise error
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Give every file in or under a folder; OSError where one of its folders cannot be read."""
+    for root, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(root, name) for name in names)
+
+
 def find_shards(root: Path) -> list[Path]:
     """List the tar files in or under a folder, sorted; none where audio lies there unpacked."""
-    shards = sorted(root.rglob("*.tar"))
-    loose = bool(shards) and any(path.suffix.lower() in AUDIO_SUFFIXES for path in root.rglob("*"))
+    shards = sorted(path for path in files_in(root) if path.suffix == ".tar")
+    loose = bool(shards) and any(path.suffix.lower() in AUDIO_SUFFIXES for path in files_in(root))
     return [] if loose else shards
 
 
